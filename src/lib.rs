@@ -1,0 +1,7 @@
+//! gatepost: the daemon beside a Postfix relay that hands its mail to Amazon SES.
+//!
+//! The map of the crate, in the order in which one folder may use another: a folder imports
+//! only folders above it in this list (`tests/it/tidy.rs` holds it). ARCHITECTURE.md tells the
+//! way of a question through the house and the invariants.
+
+pub mod mail;
