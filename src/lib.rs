@@ -5,3 +5,5 @@
 //! way of a question through the house and the invariants.
 
 pub mod mail;
+
+pub mod lines;
