@@ -7,3 +7,5 @@
 pub mod mail;
 
 pub mod lines;
+
+pub mod rules;
