@@ -9,3 +9,5 @@ pub mod mail;
 pub mod lines;
 
 pub mod rules;
+
+pub mod store;

@@ -1,0 +1,333 @@
+//! Writing: every change of the list with its lines in the change feed, in one transaction.
+
+use super::{Entry, Filter, Op, Reader, StoreError, file, schema};
+use crate::mail::Address;
+use rusqlite::{Connection, Transaction, TransactionBehavior, params, params_from_iter};
+use std::ops::Deref;
+use std::path::Path;
+use std::time::Duration;
+
+/// Most lines kept in the change feed. A follower that is further behind reads the whole list
+/// again, which takes no longer than that many single changes would.
+pub const MAX_CHANGES: i64 = 200_000;
+
+/// How long a tombstone stands, in seconds: 400 days. An event can come late by what a queue and
+/// its dead-letter queue keep (14 days each in SQS), and SES goes on reporting an address that
+/// still stands on the account's own list.
+pub const TOMBSTONE_SECONDS: i64 = 400 * 86_400;
+
+/// Most addresses with a tombstone: as many as the index in memory is made for. The oldest go first.
+pub const MAX_REMOVED: i64 = 10_000_000;
+
+/// Most tombstones of filters: each is asked for every new entry. The oldest go first.
+pub const MAX_REMOVED_FILTERS: i64 = 1_000;
+
+/// Most expired entries that one purge deletes, so that it never holds the lock for long.
+const PURGE_ROWS: i64 = 10_000;
+
+/// The connection that writes. Reads as well (it derefs to [`Reader`]).
+#[derive(Debug)]
+pub struct Store {
+    reader: Reader,
+}
+
+/// What becomes of an entry that is there already. One that has expired is always replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnExisting {
+    /// The new one counts, but the date of the first stays, and its evidence where the new one has none.
+    Replace,
+    /// The old one stays, with the longer expiry of the two.
+    KeepLonger,
+}
+
+/// What a batch of entries changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// New addresses.
+    pub added: u64,
+    /// Addresses whose entry changed.
+    pub renewed: u64,
+    /// Addresses whose entry was already as good.
+    pub unchanged: u64,
+}
+
+/// What a bulk removal took out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// All entries.
+    pub entries: u64,
+    /// Those for a bounce or a complaint, which may stand on SES's own list as well.
+    pub bounces_and_complaints: u64,
+}
+
+impl Store {
+    /// Opens the database at `path`, makes it where it is missing, brings it to the newest schema.
+    ///
+    /// # Errors
+    /// What is wrong with the path or the database.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        file::ensure(path).map_err(|e| StoreError::io(path, &e))?;
+        let db = schema::open_writer(path)?;
+        Ok(Self { reader: Reader::of_writer(db, path)? })
+    }
+
+    /// Opens the database at `path` for work that can be put off: it is not made where it is
+    /// missing, and what finds another writer at work fails at once with [`StoreError::Busy`].
+    ///
+    /// # Errors
+    /// What is wrong with the path or the database.
+    pub fn open_idle(path: &Path) -> Result<Self, StoreError> {
+        let store = Self { reader: Reader::of_writer(schema::open_writer(path)?, path)? };
+        store.db.busy_timeout(Duration::ZERO).map_err(|e| store.error(&e))?;
+        Ok(store)
+    }
+
+    /// Takes up to 64 MiB of memory for pages, for long imports: an index over millions of
+    /// addresses in random order does not fit the small cache that a daemon keeps.
+    ///
+    /// # Errors
+    /// Trouble with the database.
+    pub fn use_large_cache(&self) -> Result<(), StoreError> {
+        self.db.pragma_update(None, "cache_size", -64_000).map_err(|e| self.error(&e))
+    }
+
+    /// Adds what an operator adds or imports, all or nothing; tombstones of these addresses go.
+    /// `now` (Unix seconds) decides which old entries have expired.
+    ///
+    /// # Errors
+    /// Trouble with the database; then nothing was changed.
+    pub fn put(&mut self, entries: &[Entry], existing: OnExisting, now: i64) -> Result<Counts, StoreError> {
+        let mut counts = Counts::default();
+        self.write(|tx, reader| {
+            for entry in entries {
+                let entry = entry.bounded();
+                forgive(tx, &entry.address)?;
+                if insert(tx, &entry)? {
+                    counts.added += 1;
+                    continue;
+                }
+                match renew(tx, reader, &entry, existing, now)? {
+                    true => counts.renewed += 1,
+                    false => counts.unchanged += 1,
+                }
+            }
+            Ok(())
+        })?;
+        Ok(counts)
+    }
+
+    /// Removes these addresses at `at` (Unix seconds) and leaves a tombstone for each, also for
+    /// those that had no entry. Returns what each had.
+    ///
+    /// # Errors
+    /// Trouble with the database; then nothing was changed.
+    pub fn remove(&mut self, addresses: &[Address], at: i64) -> Result<Vec<Option<Entry>>, StoreError> {
+        let mut removed = Vec::with_capacity(addresses.len());
+        self.write(|tx, reader| {
+            for address in addresses {
+                let old = reader.get(address.as_str()).map_err(Fault::Store)?;
+                tx.prepare_cached("INSERT OR REPLACE INTO removed (address, at, until) VALUES (?1, ?2, ?3)")?
+                    .execute(params![address.as_str(), at, at.saturating_add(TOMBSTONE_SECONDS)])?;
+                if old.is_some() {
+                    tx.prepare_cached("DELETE FROM entry WHERE address = ?1")?.execute([address.as_str()])?;
+                    feed(tx, Op::Remove, address.as_str(), None)?;
+                }
+                removed.push(old);
+            }
+            Ok(())
+        })?;
+        Ok(removed)
+    }
+
+    /// Removes every entry that `filter` means at `at` (Unix seconds); leaves a tombstone for each
+    /// address and one of the filter.
+    ///
+    /// # Errors
+    /// Trouble with the database; then nothing was changed.
+    pub fn remove_matching(&mut self, filter: &Filter, at: i64) -> Result<Removed, StoreError> {
+        let mut removed = Removed::default();
+        self.write(|tx, reader| {
+            removed = count_removed(tx, filter)?;
+            let until = at.saturating_add(TOMBSTONE_SECONDS);
+            let json = serde_json::to_string(filter)
+                .map_err(|e| Fault::Store(StoreError::Other { path: reader.path.clone(), detail: e.to_string() }))?;
+            let sql = "INSERT INTO removed_filter (filter, at, until) VALUES (?1, ?2, ?3)";
+            tx.execute(sql, params![json, at, until])?;
+            bury(tx, filter, at, until)?;
+            if removed.entries > MAX_CHANGES.unsigned_abs() {
+                feed(tx, Op::Reload, "", None)?;
+            } else {
+                select_into(
+                    tx,
+                    "INSERT INTO change (op, address)",
+                    &format!("{}, e.address", Op::Remove.code()),
+                    filter,
+                )?;
+            }
+            delete(tx, filter)
+        })?;
+        Ok(removed)
+    }
+
+    /// Deletes what is past its time: expired entries (a bounded number at once), tombstones past
+    /// their time or number. The index sees to expired entries by itself.
+    ///
+    /// # Errors
+    /// Trouble with the database; then nothing was changed.
+    pub fn purge(&mut self, now: i64) -> Result<(), StoreError> {
+        self.write(|tx, _| {
+            tx.execute(
+                "DELETE FROM entry WHERE id IN
+                   (SELECT id FROM entry WHERE expires IS NOT NULL AND expires <= ?1 LIMIT ?2)",
+                params![now, PURGE_ROWS],
+            )?;
+            // rows are numbered in the order of their time: the first one that still stands ends the search
+            let first = "coalesce((SELECT min(id) FROM removed WHERE until > ?1), 9223372036854775807)";
+            tx.execute(&format!("DELETE FROM removed WHERE until <= ?1 AND id < {first}"), [now])?;
+            tx.execute("DELETE FROM removed WHERE id <= (SELECT max(id) FROM removed) - ?1", [MAX_REMOVED])?;
+            tx.execute("DELETE FROM removed_filter WHERE until <= ?1", [now])?;
+            let sql = "DELETE FROM removed_filter WHERE id <= (SELECT max(id) FROM removed_filter) - ?1";
+            tx.execute(sql, [MAX_REMOVED_FILTERS])?;
+            Ok(())
+        })
+    }
+
+    /// One transaction; the feed is cut to its bound at its end.
+    fn write(&mut self, work: impl FnOnce(&Transaction<'_>, &Reader) -> Result<(), Fault>) -> Result<(), StoreError> {
+        let run = |reader: &Reader| -> Result<(), Fault> {
+            // the connection is ours alone (`&mut self`), so no other transaction is open on it
+            let tx = Transaction::new_unchecked(&reader.db, TransactionBehavior::Immediate)?;
+            work(&tx, reader)?;
+            tx.prepare_cached("DELETE FROM change WHERE seq <= (SELECT max(seq) FROM change) - ?1")?
+                .execute([MAX_CHANGES])?;
+            Ok(tx.commit()?)
+        };
+        run(&self.reader).map_err(|fault| match fault {
+            Fault::Sql(e) => self.reader.error(&e),
+            Fault::Store(e) => e,
+        })
+    }
+}
+
+impl Deref for Store {
+    type Target = Reader;
+
+    fn deref(&self) -> &Reader {
+        &self.reader
+    }
+}
+
+/// What ends a transaction.
+enum Fault {
+    Sql(rusqlite::Error),
+    Store(StoreError),
+}
+
+impl From<rusqlite::Error> for Fault {
+    fn from(e: rusqlite::Error) -> Self {
+        Self::Sql(e)
+    }
+}
+
+fn forgive(tx: &Connection, address: &Address) -> Result<(), Fault> {
+    tx.prepare_cached("DELETE FROM removed WHERE address = ?1")?.execute([address.as_str()])?;
+    Ok(())
+}
+
+/// `false` where the address has an entry.
+fn insert(tx: &Connection, entry: &Entry) -> Result<bool, Fault> {
+    let sql = "INSERT INTO entry (address, expires, created, reason, source, spelling)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (address) DO NOTHING";
+    let (reason, source) = (entry.reason.code(), entry.source.code());
+    let values = params![entry.address.as_str(), entry.expires, entry.created, reason, source, entry.spelling];
+    if tx.prepare_cached(sql)?.execute(values)? == 0 {
+        return Ok(false);
+    }
+    if !entry.evidence.is_empty() {
+        tx.prepare_cached("INSERT INTO evidence (id, text) VALUES (?1, ?2)")?
+            .execute(params![tx.last_insert_rowid(), entry.evidence])?;
+    }
+    feed(tx, Op::Add, entry.address.as_str(), entry.expires)?;
+    Ok(true)
+}
+
+/// `false` where the old entry stays as it is.
+fn renew(tx: &Connection, reader: &Reader, new: &Entry, existing: OnExisting, now: i64) -> Result<bool, Fault> {
+    let Some(old) = reader.get(new.address.as_str()).map_err(Fault::Store)? else {
+        return Ok(false);
+    };
+    let entry = merge(&old, new, existing, now);
+    if entry == old {
+        return Ok(false);
+    }
+    let sql = "UPDATE entry SET expires = ?2, created = ?3, reason = ?4, source = ?5, spelling = ?6
+               WHERE address = ?1";
+    let (reason, source) = (entry.reason.code(), entry.source.code());
+    let values = params![entry.address.as_str(), entry.expires, entry.created, reason, source, entry.spelling];
+    tx.prepare_cached(sql)?.execute(values)?;
+    if entry.evidence.is_empty() {
+        tx.prepare_cached("DELETE FROM evidence WHERE id = (SELECT id FROM entry WHERE address = ?1)")?
+            .execute([entry.address.as_str()])?;
+    } else {
+        let sql = "INSERT OR REPLACE INTO evidence (id, text) SELECT id, ?2 FROM entry WHERE address = ?1";
+        tx.prepare_cached(sql)?.execute(params![entry.address.as_str(), entry.evidence])?;
+    }
+    feed(tx, Op::Update, entry.address.as_str(), entry.expires)?;
+    Ok(true)
+}
+
+fn merge(old: &Entry, new: &Entry, existing: OnExisting, now: i64) -> Entry {
+    if !old.in_force(now) {
+        return new.clone();
+    }
+    match existing {
+        OnExisting::KeepLonger => {
+            let expires = old.expires.zip(new.expires).map(|(a, b)| a.max(b));
+            Entry { expires, ..old.clone() }
+        }
+        OnExisting::Replace => {
+            let evidence = if new.evidence.is_empty() { &old.evidence } else { &new.evidence };
+            let spelling = new.spelling.clone().or_else(|| old.spelling.clone());
+            Entry { created: old.created, evidence: evidence.clone(), spelling, ..new.clone() }
+        }
+    }
+}
+
+fn feed(tx: &Connection, op: Op, address: &str, expires: Option<i64>) -> Result<(), Fault> {
+    tx.prepare_cached("INSERT INTO change (op, address, expires) VALUES (?1, ?2, ?3)")?.execute(params![
+        op.code(),
+        address,
+        expires
+    ])?;
+    Ok(())
+}
+
+fn count_removed(tx: &Connection, filter: &Filter) -> Result<Removed, Fault> {
+    let (clause, values) = filter.sql();
+    let codes = format!("{}, {}", super::Reason::Bounce.code(), super::Reason::Complaint.code());
+    let sql = format!(
+        "SELECT count(*), coalesce(sum(e.reason IN ({codes})), 0)
+         FROM entry e LEFT JOIN evidence v ON v.id = e.id WHERE {clause}"
+    );
+    let (entries, marked): (i64, i64) =
+        tx.query_row(&sql, params_from_iter(values), |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(Removed { entries: entries.unsigned_abs(), bounces_and_complaints: marked.unsigned_abs() })
+}
+
+fn bury(tx: &Connection, filter: &Filter, at: i64, until: i64) -> Result<(), Fault> {
+    select_into(tx, "INSERT OR REPLACE INTO removed (address, at, until)", &format!("e.address, {at}, {until}"), filter)
+}
+
+fn select_into(tx: &Connection, insert: &str, columns: &str, filter: &Filter) -> Result<(), Fault> {
+    let (clause, values) = filter.sql();
+    let sql = format!("{insert} SELECT {columns} FROM entry e LEFT JOIN evidence v ON v.id = e.id WHERE {clause}");
+    tx.execute(&sql, params_from_iter(values))?;
+    Ok(())
+}
+
+fn delete(tx: &Connection, filter: &Filter) -> Result<(), Fault> {
+    let (clause, values) = filter.sql();
+    let rows = format!("SELECT e.id FROM entry e LEFT JOIN evidence v ON v.id = e.id WHERE {clause}");
+    tx.execute(&format!("DELETE FROM entry WHERE id IN ({rows})"), params_from_iter(values))?;
+    Ok(())
+}
