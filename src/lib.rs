@@ -11,3 +11,5 @@ pub mod lines;
 pub mod rules;
 
 pub mod store;
+
+pub mod suppression;
