@@ -13,3 +13,5 @@ pub mod rules;
 pub mod store;
 
 pub mod suppression;
+
+pub mod meters;
