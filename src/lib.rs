@@ -15,3 +15,5 @@ pub mod store;
 pub mod suppression;
 
 pub mod meters;
+
+pub mod decide;
