@@ -17,3 +17,5 @@ pub mod suppression;
 pub mod meters;
 
 pub mod decide;
+
+pub mod delegation;

@@ -1,0 +1,424 @@
+//! One question, answered: from the words of the protocol to the words of `decide`, and back. What
+//! `decide` may not do is done here: the clock is read, a suppression is confirmed in the store,
+//! limits are charged once, lines are written.
+
+use super::codec::{Request, State, write_reply};
+use super::stats::{Kind, Stats, is_worth_a_line};
+use crate::decide::{self, Check, Checks, Finding, Judgement, Nobody, Question, Verdict, Weight};
+use crate::lines::{DecisionLine, Outlet, Word};
+use crate::mail::Canonical;
+use crate::meters::{Charge, Collected, Domains, Granted, Grants, Meters, Refused};
+use crate::rules::{KeyKind, Mode, Rules};
+use crate::store::Entry;
+use crate::suppression::{Confirmer, Index};
+use arc_swap::ArcSwap;
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::Semaphore;
+
+/// How long a suppression hit may wait for the store; past it the mail passes (invariant 7).
+pub const CONFIRM_DEADLINE: Duration = Duration::from_millis(50);
+
+/// How many reads of the store may be under way: one SQLite read takes some 20 µs, and a disk that
+/// hangs must not take a thread for every question.
+const CONFIRMS_AT_ONCE: usize = 8;
+
+/// How many different odd things are warned about; each is warned about once.
+const MAX_WARNED: usize = 100;
+
+/// What all connections share: the rules in force, the index, the counters.
+#[derive(Debug)]
+pub struct House {
+    /// The snapshot of the rules; one question is judged by one of them.
+    pub rules: ArcSwap<Rules>,
+    /// The suppression index.
+    pub index: Arc<Index>,
+    /// Reads entries from the store.
+    pub confirmer: Arc<Confirmer>,
+    /// The counters of the limits.
+    pub meters: Arc<Meters>,
+    /// Charges that were granted already.
+    pub grants: Grants,
+    /// Recipient domains by message.
+    pub collected: Collected,
+    /// What was decided, counted.
+    pub stats: Arc<Stats>,
+    /// Where decision lines go.
+    pub outlet: Outlet,
+    confirms: Arc<Semaphore>,
+    warned: Mutex<HashSet<String>>,
+}
+
+impl House {
+    /// A house with the given rules and fresh memories.
+    #[must_use]
+    pub fn new(
+        rules: Arc<Rules>,
+        index: Arc<Index>,
+        confirmer: Arc<Confirmer>,
+        meters: Arc<Meters>,
+        outlet: Outlet,
+    ) -> Self {
+        Self {
+            rules: ArcSwap::new(rules),
+            index,
+            confirmer,
+            meters,
+            grants: Grants::new(),
+            collected: Collected::new(),
+            stats: Arc::default(),
+            outlet,
+            confirms: Arc::new(Semaphore::new(CONFIRMS_AT_ONCE)),
+            warned: Mutex::default(),
+        }
+    }
+
+    /// Warns about `what` the first time it is seen.
+    fn warn_once(&self, what: String) {
+        let Ok(mut warned) = self.warned.lock() else { return };
+        if warned.len() < MAX_WARNED && !warned.contains(&what) {
+            tracing::warn!("{what}");
+            warned.insert(what);
+        }
+    }
+}
+
+/// Answers the questions of one connection; holds its scratch space.
+#[derive(Debug)]
+pub struct Answerer {
+    house: Arc<House>,
+    sender: Canonical,
+    recipient: Canonical,
+}
+
+/// What is left to do after the part that needs no wait.
+enum Step {
+    Answered,
+    /// Ask the store, and go on with the snapshot that the question is judged by.
+    Confirm(Mode, Arc<Rules>),
+}
+
+impl Answerer {
+    /// An answerer for one connection.
+    #[must_use]
+    pub fn new(house: Arc<House>) -> Self {
+        Self { house, sender: Canonical::default(), recipient: Canonical::default() }
+    }
+
+    /// Answers one request: appends exactly one reply to `out`.
+    /// `now` is Unix time.
+    pub async fn answer(&mut self, request: &Request<'_>, now: Duration, out: &mut Vec<u8>) {
+        let step = self.judge(request, now, &self.house.rules.load(), false, out);
+        let Step::Confirm(mode, rules) = step else { return };
+        if let Some(entry) = self.confirm(now).await
+            && self.suppressed(request, &rules, mode, &entry, out)
+        {
+            return;
+        }
+        let _ = self.judge(request, now, &rules, true, out);
+    }
+
+    /// Everything that needs no wait: one snapshot, one judgement. `not_suppressed`: the same again,
+    /// now that the store has said that nothing stands against the recipient, or that it is observed only.
+    fn judge(
+        &mut self,
+        request: &Request<'_>,
+        now: Duration,
+        rules: &Arc<Rules>,
+        not_suppressed: bool,
+        out: &mut Vec<u8>,
+    ) -> Step {
+        let Self { house, sender, recipient } = self;
+        sender.set_internal(request.sender, &rules.rewriting);
+        let checks = checks_of(request, house);
+        let by_domain = checks.limits && wants_domains(rules);
+        let about_recipient = (checks.recipient || by_domain) && !request.recipient.is_empty();
+        if about_recipient {
+            recipient.set_internal(request.recipient, &rules.rewriting);
+        }
+        let named = about_recipient.then_some(&*recipient);
+        let domains = if by_domain { domains_of(request, named, house, now) } else { Default::default() };
+        let question = Question {
+            checks,
+            sender,
+            recipient: about_recipient.then_some(recipient),
+            client: client_of(request),
+            sasl_username: request.sasl_username,
+            recipient_count: request.recipient_count.max(1),
+            recipient_domains: &domains,
+            now: now.as_secs(),
+        };
+        let Judgement { verdict, observed } = if not_suppressed {
+            decide::decide(&question, rules, &Nobody)
+        } else {
+            decide::decide(&question, rules, &*house.index)
+        };
+        let scene = Scene { house, rules, request, sender, recipient: question.recipient };
+        if !not_suppressed {
+            observed.iter().for_each(|finding| scene.would(finding));
+        }
+        let collect = || {
+            if checks.recipient && request.state == State::Rcpt && wants_domains(rules) {
+                house.collected.collect(request.instance, recipient.as_bytes(), recipient.domain(), now);
+            }
+        };
+        match verdict {
+            Verdict::Confirm { mode } => return Step::Confirm(mode, Arc::clone(rules)),
+            Verdict::Decided(finding) => {
+                if finding.answer.weight() == Weight::GoesOn {
+                    collect();
+                }
+                scene.answer(&finding, out);
+            }
+            Verdict::Charge(charges) => scene.charge(&charges, now, out),
+            Verdict::Pass => {
+                collect();
+                scene.dunno(out);
+            }
+        }
+        Step::Answered
+    }
+
+    /// Reads the entry of the recipient in hand; `None` where there is none, or where the store
+    /// cannot say so in time.
+    async fn confirm(&self, now: Duration) -> Option<Arc<Entry>> {
+        let house = &self.house;
+        if let Some(entry) = house.confirmer.cached(self.recipient.as_bytes(), now.as_secs()) {
+            return Some(entry);
+        }
+        let address = self.recipient.as_bytes().to_vec();
+        let confirmer = house.confirmer.clone();
+        let read = async {
+            let turn = house.confirms.clone().acquire_owned().await.ok()?;
+            let read = move || {
+                // Held until the read has ended, not until its asker gave up.
+                let _turn = turn;
+                confirmer.read(&address, now.as_secs())
+            };
+            tokio::task::spawn_blocking(read).await.ok()
+        };
+        let trouble = match tokio::time::timeout(CONFIRM_DEADLINE, read).await {
+            Ok(Some(Ok(entry))) => return entry,
+            Ok(Some(Err(error))) => error.to_string(),
+            Ok(None) => "the reader stopped".to_owned(),
+            Err(_) => format!("no answer within {} ms", CONFIRM_DEADLINE.as_millis()),
+        };
+        if is_worth_a_line(house.stats.unconfirmed.fetch_add(1, Relaxed)) {
+            tracing::error!(
+                trouble,
+                "The store cannot confirm a suppressed recipient; suppression is open, the mail passes."
+            );
+        }
+        None
+    }
+
+    /// Answers for a recipient whose entry stands. False: it is observed only, and nothing was answered.
+    fn suppressed(&self, request: &Request<'_>, rules: &Rules, mode: Mode, entry: &Entry, out: &mut Vec<u8>) -> bool {
+        let (house, sender, recipient) = (&self.house, &self.sender, Some(&self.recipient));
+        let scene = Scene { house, rules, request, sender, recipient };
+        let finding = decide::suppressed(mode, &date(entry.created), why(entry));
+        if mode == Mode::Enforce {
+            scene.answer(&finding, out);
+        } else {
+            scene.would(&finding);
+        }
+        mode == Mode::Enforce
+    }
+}
+
+/// A question with all that its answer and its lines need.
+struct Scene<'a> {
+    house: &'a House,
+    rules: &'a Rules,
+    request: &'a Request<'a>,
+    sender: &'a Canonical,
+    recipient: Option<&'a Canonical>,
+}
+
+impl Scene<'_> {
+    fn dunno(&self, out: &mut Vec<u8>) {
+        self.house.stats.decided(None, Kind::Dunno);
+        write_reply("DUNNO", out);
+    }
+
+    /// Gives the answer of an enforced finding.
+    fn answer(&self, finding: &Finding<'_>, out: &mut Vec<u8>) {
+        let (word, kind) = match finding.answer.weight() {
+            Weight::Rejects => (Word::Reject, Kind::Reject),
+            Weight::Defers => (Word::Reject, Kind::Defer),
+            Weight::GoesOn => (Word::Pass, Kind::Pass),
+        };
+        self.house.stats.decided(Some(finding.check), kind);
+        self.line(word, finding);
+        write_reply(&finding.answer.to_string(), out);
+    }
+
+    /// Logs what an observed check would have answered.
+    fn would(&self, finding: &Finding<'_>) {
+        self.house.stats.decided(Some(finding.check), Kind::Would);
+        self.line(Word::WouldReject, finding);
+    }
+
+    /// Charges the limits of the message once, however often Postfix asks.
+    fn charge(&self, charges: &decide::Charges<'_>, now: Duration, out: &mut Vec<u8>) {
+        // DATA and END-OF-MESSAGE of one message are one charge, wherever the operator asks.
+        let House { meters, grants, .. } = self.house;
+        let granted = meters.charge_once(grants, self.request.instance, &[b"DATA"], charges, now);
+        let outcome = match granted {
+            Granted::New(outcome) => outcome,
+            Granted::Repeat => {
+                self.house.stats.repeats.fetch_add(1, Relaxed);
+                return self.dunno(out);
+            }
+        };
+        for refused in &outcome.observed {
+            self.limited(charges, *refused, |finding| self.would(finding));
+        }
+        for charge in outcome.warned.iter().filter_map(|i| charges.get(*i)) {
+            self.near_limit(charge);
+        }
+        let mut answered = false;
+        if let Some(refused) = outcome.refused {
+            self.limited(charges, refused, |finding| {
+                self.answer(finding, out);
+                answered = true;
+            });
+        }
+        if !answered {
+            self.dunno(out);
+        }
+    }
+
+    fn limited(&self, charges: &decide::Charges<'_>, refused: Refused, then: impl FnOnce(&Finding<'_>)) {
+        if let Some(finding) = decide::limited(charges, refused) {
+            then(&finding);
+        }
+    }
+
+    fn near_limit(&self, charge: &Charge<'_>) {
+        self.house.stats.near_limit.fetch_add(1, Relaxed);
+        let rule = decide::Rule::Limit(charge.limit);
+        self.write_line(
+            Word::NearLimit,
+            Check::Limits,
+            charge.limit.mode,
+            &rule,
+            &format_args!("key {} has used more than 80 % of {}", charge.key, charge.rate),
+        );
+    }
+
+    fn line(&self, word: Word, finding: &Finding<'_>) {
+        self.write_line(word, finding.check, finding.mode, &finding.rule, &finding.answer);
+    }
+
+    fn write_line(
+        &self,
+        word: Word,
+        check: Check,
+        mode: Mode,
+        rule: &dyn std::fmt::Display,
+        reply: &dyn std::fmt::Display,
+    ) {
+        let mut named = Canonical::default();
+        let to = self.recipient.or_else(|| {
+            named.set_internal(self.request.recipient, &self.rules.rewriting);
+            (!self.request.recipient.is_empty()).then_some(&named)
+        });
+        let line = DecisionLine {
+            word,
+            check: check.as_str(),
+            mode: mode.as_str(),
+            rule,
+            generation: self.rules.generation,
+            from: self.sender.as_bytes(),
+            to: to.map(Canonical::as_bytes),
+            client: self.request.client_address,
+            sasl_username: self.request.sasl_username,
+            instance: self.request.instance,
+            queue_id: self.request.queue_id,
+            reply,
+        };
+        self.house.outlet.send(line.to_line());
+    }
+}
+
+/// Which checks a question is for: `policy_context` says it; without one, or with one that is not
+/// known, the protocol state does.
+fn checks_of(request: &Request<'_>, house: &House) -> Checks {
+    let at_data = matches!(request.state, State::Data | State::EndOfMessage);
+    match request.policy_context {
+        // Before MAIL there is no sender, and an empty one would be taken for the null sender.
+        b"sender" if request.state == State::Other => Checks::default(),
+        b"sender" => Checks { sender: true, ..Checks::default() },
+        b"recipient" => Checks { recipient: true, ..Checks::default() },
+        b"data" if at_data => Checks { limits: true, ..Checks::default() },
+        b"data" => {
+            house.warn_once(
+                "policy_context=data was asked before DATA: put that check_policy_service into \
+                 smtpd_data_restrictions; limits are not charged."
+                    .to_owned(),
+            );
+            Checks::default()
+        }
+        other => {
+            if !other.is_empty() {
+                let other = crate::mail::Printable::new(other, 64);
+                house.warn_once(format!(
+                    "policy_context={other} is not known (sender, recipient and data are); the protocol state decides."
+                ));
+            }
+            by_state(request.state)
+        }
+    }
+}
+
+fn by_state(state: State) -> Checks {
+    match state {
+        State::Mail => Checks { sender: true, ..Checks::default() },
+        State::Rcpt => Checks { sender: true, recipient: true, limits: false },
+        State::Data => Checks { limits: true, ..Checks::default() },
+        State::EndOfMessage | State::Other => Checks::default(),
+    }
+}
+
+fn wants_domains(rules: &Rules) -> bool {
+    rules.limits.iter().any(|limit| limit.key == KeyKind::RecipientDomain && limit.mode != Mode::Off)
+}
+
+/// The recipients of a message by domain: those collected from its RCPT questions; without them the
+/// one recipient that DATA names, if it does.
+fn domains_of(request: &Request<'_>, recipient: Option<&Canonical>, house: &House, now: Duration) -> Domains {
+    let collected = house.collected.peek(request.instance, request.recipient_count, now);
+    let named = recipient.map(Canonical::domain).filter(|domain| !domain.is_empty());
+    match named {
+        Some(domain) if collected.is_empty() => Domains::from_iter([(domain.into(), 1)]),
+        _ => collected,
+    }
+}
+
+fn client_of(request: &Request<'_>) -> Option<IpAddr> {
+    let address: IpAddr = std::str::from_utf8(request.client_address).ok()?.parse().ok()?;
+    Some(address.to_canonical())
+}
+
+/// Time since the Unix epoch; zero where the clock stands before it.
+#[must_use]
+pub fn unix_time() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// The date of a time in Unix seconds, in UTC.
+#[must_use]
+pub fn date(unix_seconds: i64) -> String {
+    jiff::Timestamp::from_second(unix_seconds)
+        .map_or_else(|_| "long ago".to_owned(), |t| t.strftime("%Y-%m-%d").to_string())
+}
+
+/// Why an entry stands, for the reply: its evidence, or without one its reason.
+#[must_use]
+pub fn why(entry: &Entry) -> &str {
+    if entry.evidence.is_empty() { entry.reason.as_str() } else { &entry.evidence }
+}

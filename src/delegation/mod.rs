@@ -1,0 +1,11 @@
+//! Postfix's policy delegation protocol (SMTPD_POLICY_README): a pure codec, the answering of one
+//! question, and the server that carries both over Unix and TCP connections.
+
+pub mod answer;
+pub mod codec;
+pub mod server;
+pub mod stats;
+
+pub use answer::{Answerer, House};
+pub use server::{Gate, Server};
+pub use stats::Stats;
