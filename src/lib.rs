@@ -19,3 +19,5 @@ pub mod meters;
 pub mod decide;
 
 pub mod delegation;
+
+pub mod daemon;

@@ -1,0 +1,142 @@
+//! The Prometheus names of what the daemon counts. The counters live where they are counted; this
+//! reads them when somebody scrapes.
+
+use crate::decide::Check;
+use crate::delegation::House;
+use crate::delegation::stats::Kind;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::reload::ReloadState;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+use std::sync::atomic::AtomicU64;
+
+/// Everything that is scraped.
+pub struct Sources {
+    /// Decisions, latency, connections, limits.
+    pub house: Arc<House>,
+    /// Generation and failures.
+    pub reload: Arc<ReloadState>,
+    /// Lines that could not be written.
+    pub lost_lines: Arc<AtomicU64>,
+    /// The health of the suppression store.
+    pub store_healthy: Box<dyn Fn() -> bool + Send + Sync>,
+}
+
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sources").finish_non_exhaustive()
+    }
+}
+
+/// A registry that reads `sources` at every scrape.
+#[must_use]
+pub fn registry(sources: Sources) -> Registry {
+    let mut registry = Registry::with_prefix("gatepost");
+    registry.register_collector(Box::new(sources));
+    registry
+}
+
+impl Collector for Sources {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        self.decisions(&mut encoder)?;
+        self.latency(&mut encoder)?;
+        let stats = &self.house.stats;
+        for (name, help, value) in [
+            ("connections_accepted", "Delegation connections accepted", &stats.accepted),
+            ("connections_turned_away", "Delegation connections closed, being over the bound", &stats.turned_away),
+            ("wire_errors", "Delegation connections closed for bytes that are no policy request", &stats.wire_errors),
+            ("accept_errors", "Failures of accept, such as EMFILE", &stats.accept_errors),
+            ("repeated_questions", "Questions whose charge had been made already", &stats.repeats),
+            ("suppression_unconfirmed", "Suppression hits passed because the store did not answer", &stats.unconfirmed),
+            ("limit_warnings", "Keys that passed 80 percent of a limit", &stats.near_limit),
+            ("reload_failures", "Policy edits that were not taken", &self.reload.failures),
+            ("reloads", "Policies taken since the start", &self.reload.reloads),
+            ("log_lines_lost", "Mail log lines that could not be written", &self.lost_lines),
+        ] {
+            counter(&mut encoder, name, help, value.load(Relaxed))?;
+        }
+        let meters = &self.house.meters;
+        counter(
+            &mut encoder,
+            "log_lines_dropped",
+            "Mail log lines dropped, the queue being full",
+            self.house.outlet.dropped(),
+        )?;
+        counter(&mut encoder, "limiter_keys_evicted", "Limiter keys given up at the bound", meters.evicted_live())?;
+        let rules = self.house.rules.load();
+        for (name, help, value) in [
+            ("connections", "Delegation connections open", stats.connections.load(Relaxed)),
+            ("reload_generation", "Generation of the policy in force", rules.generation),
+            (
+                "reload_failed",
+                "1 while the policy folder has problems and the last good rules are in force",
+                u64::from(self.reload.is_failed()),
+            ),
+            (
+                "allowed_senders_entries",
+                "Entries of allowed_senders",
+                rules.senders.list.as_ref().map_or(0, |l| l.len() as u64),
+            ),
+            ("suppressed_entries", "Addresses in the suppression index", self.house.index.len() as u64),
+            (
+                "suppression_store_healthy",
+                "1 while the suppression store can be read",
+                u64::from((self.store_healthy)()),
+            ),
+            ("limiter_keys", "Keys with a limiter state", meters.len() as u64),
+        ] {
+            gauge(&mut encoder, name, help, value)?;
+        }
+        Ok(())
+    }
+}
+
+impl Sources {
+    fn decisions(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let counter = ConstCounter::new(0u64);
+        let mut family =
+            encoder.encode_descriptor("decisions", "Decisions by check and answer", None, counter.metric_type())?;
+        for check in [None].into_iter().chain(Check::ALL.map(Some)) {
+            for kind in Kind::ALL {
+                let count = self.house.stats.decisions(check, kind);
+                // Every check can refuse; DUNNO is only ever said without one.
+                if count == 0 && check.is_none() != (kind == Kind::Dunno) {
+                    continue;
+                }
+                let labels = [("check", check.map_or("none", Check::as_str)), ("answer", kind.as_str())];
+                ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn latency(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let (buckets, sum) = self.house.stats.latency();
+        let count = buckets.iter().map(|(_, n)| n).sum();
+        let mut metric = encoder.encode_descriptor(
+            "decision_seconds",
+            "Time from the last byte of a question to its answer",
+            None,
+            prometheus_client::metrics::MetricType::Histogram,
+        )?;
+        metric.encode_histogram::<prometheus_client::encoding::NoLabelSet>(sum, count, &buckets, None)
+    }
+}
+
+fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+    let metric = ConstCounter::new(value);
+    let family = encoder.encode_descriptor(name, help, None, metric.metric_type())?;
+    metric.encode(family)
+}
+
+fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+    let metric = ConstGauge::new(value);
+    let family = encoder.encode_descriptor(name, help, None, metric.metric_type())?;
+    metric.encode(family)
+}

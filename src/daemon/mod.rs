@@ -1,0 +1,15 @@
+//! From configuration to running tasks: every task has a name and an owner that awaits it
+//! (invariant 6). What the tasks do is in the folders above; here they are wired, started, told to
+//! reload and stopped.
+
+pub mod admin;
+pub mod config;
+pub mod event_log;
+pub mod listeners;
+pub mod metrics;
+pub mod reload;
+pub mod run;
+pub mod watch;
+
+pub use config::Config;
+pub use run::{Fatal, run};

@@ -1,0 +1,341 @@
+//! The daemon's life: start in an order in which nobody is answered before the rules and the index
+//! are loaded, serve, reload on SIGHUP, and stop within a second on SIGTERM.
+
+use super::admin::{self, Office, StoreHealth};
+use super::config::Config;
+use super::event_log::Writer;
+use super::listeners::{self, Access, Endpoint, Inherited, ListenError, OwnFile};
+use super::metrics::{self, Sources};
+use super::reload::{self, ReloadState, Reloader};
+use crate::delegation::answer::unix_time;
+use crate::delegation::server::Bounds;
+use crate::delegation::{Gate, House, Server};
+use crate::lines::Outlet;
+use crate::meters::{self, Meters};
+use crate::rules::Problem;
+use crate::suppression::{Confirmer, Follower, Index};
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
+
+/// How long connections get to finish what is in hand once the daemon stops: six times what a
+/// question can wait for the store. With what comes after it, the end stays within a second.
+const DRAIN: Duration = Duration::from_millis(300);
+
+/// How often the limiter's counters are saved: what a power cut may cost.
+const SAVE_EVERY: Duration = Duration::from_secs(60);
+
+/// How often idle limiter keys are given up, an eighth of the table at a time.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// Where the counters are kept in the state folder.
+pub const LIMITS_FILE: &str = "limits.state";
+
+/// Why the daemon did not start, or stopped, with the exit code of sysexits(3) it deserves.
+#[derive(Debug, thiserror::Error)]
+pub enum Fatal {
+    /// The policy folder has problems and there is no last good copy.
+    #[error("the policy folder has problems, and there is no last good copy to start with")]
+    Policy(Vec<Problem>),
+    /// The state folder cannot be used.
+    #[error("{0}: cannot use the state folder: {1}")]
+    State(PathBuf, io::Error),
+    /// A second instance on one state folder.
+    #[error("{0}: another gatepost is running with this state folder")]
+    SecondInstance(PathBuf),
+    /// A socket cannot be opened.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The event log cannot be opened.
+    #[error("cannot open the event log: {0}")]
+    EventLog(io::Error),
+    /// The system gave no thread, no signal handler, or the like.
+    #[error("cannot {0}: {1}")]
+    System(&'static str, io::Error),
+}
+
+impl Fatal {
+    /// The exit code.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Policy(_) => 78,
+            Self::State(..) | Self::EventLog(_) => 73,
+            Self::SecondInstance(_) | Self::Listen(ListenError::InUse(_)) => 69,
+            Self::Listen(ListenError::NoGroup { .. } | ListenError::NotASocket(_)) => 78,
+            Self::Listen(ListenError::System { .. }) | Self::System(..) => 71,
+        }
+    }
+}
+
+/// Runs the daemon until SIGTERM or SIGINT. `config_file` is what SIGHUP reads again.
+///
+/// # Errors
+/// Where it cannot start; the reason is for the operator.
+pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Fatal> {
+    let mut signals = Signals::new().map_err(|e| Fatal::System("handle signals", e))?;
+    let _lock = lock_state(&config.state_dir)?;
+    let rewriting = config.rewriting();
+    let first = reload::first(&config.policy_dir, &rewriting, &config.state_dir).map_err(Fatal::Policy)?;
+    let (outlet, lines) = Outlet::new();
+    let writer = Writer::start(&config.event_log_output, lines).map_err(Fatal::EventLog)?;
+
+    let store_path = config.store_path();
+    let index = Arc::new(Index::default());
+    let confirmer = Arc::new(Confirmer::new(&store_path));
+    let follower = {
+        let (index, confirmer) = (index.clone(), confirmer.clone());
+        // The load takes seconds for millions of entries: off the runtime, but awaited.
+        tokio::task::spawn_blocking(move || Follower::start(&store_path, index, confirmer))
+            .await
+            .map_err(io::Error::other)
+            .flatten()
+            .map_err(|e| Fatal::System("follow the suppression list", e))?
+    };
+    let follower = Arc::new(follower);
+    let meters = Arc::new(Meters::new(config.max_keys));
+    meters.adopt(&first.rules.limits);
+    restore_limits(&meters, &config.state_dir);
+
+    let house = Arc::new(House::new(Arc::new(first.rules), index, confirmer, meters, outlet));
+    let state = Arc::new(ReloadState::default());
+    let reloader = Reloader::start(
+        config.policy_dir.clone(),
+        rewriting,
+        config.state_dir.clone(),
+        house.clone(),
+        state.clone(),
+        first.problems,
+        first.seen,
+    )
+    .map_err(|e| Fatal::System("start the reload thread", e))?;
+
+    let gate = Arc::new(Gate::default());
+    let office = office(&house, &state, &writer, &follower);
+    let mut tasks = JoinSet::new();
+    let opened = open_all(&config, &house, &gate, &office, &mut tasks);
+    let (server, files) = match opened {
+        Ok(opened) => opened,
+        Err(error) => {
+            reloader.stop();
+            follower.stop();
+            return Err(error);
+        }
+    };
+    tasks.spawn(keep_limits(house.clone(), config.state_dir.clone(), gate.clone()));
+    tasks.spawn(feed_watchdog(gate.clone()));
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    tracing::info!(
+        generation = house.rules.load().generation,
+        suppressed = house.index.len(),
+        "gatepost {} is ready.",
+        env!("CARGO_PKG_VERSION")
+    );
+
+    let mut config = config;
+    while let Some(Wake::Reload) = signals.next().await {
+        if let Ok(now) = sd_notify::NotifyState::monotonic_usec_now() {
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading, now]);
+        }
+        reload_config(&mut config, config_file.as_deref(), &reloader);
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    }
+
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    tracing::info!("Stopping.");
+    gate.close();
+    drop(files);
+    if tokio::time::timeout(DRAIN, drained(&server, &mut tasks)).await.is_err() {
+        tracing::warn!(
+            connections = house.stats.connections.load(std::sync::atomic::Ordering::Relaxed),
+            "Connections were still busy; ending them."
+        );
+        tasks.shutdown().await;
+    }
+    let ended = tokio::task::spawn_blocking(move || {
+        reloader.stop();
+        follower.stop();
+    });
+    let _ = tokio::time::timeout(Duration::from_millis(200), ended).await;
+    save_limits(&house.meters, &config.state_dir);
+    drop((server, office, house));
+    writer.finish();
+    Ok(())
+}
+
+async fn drained(server: &Server, tasks: &mut JoinSet<()>) {
+    server.drained().await;
+    while tasks.join_next().await.is_some() {}
+}
+
+/// One daemon per state folder; the lock goes with the process.
+fn lock_state(state_dir: &Path) -> Result<File, Fatal> {
+    let failed = |e| Fatal::State(state_dir.to_owned(), e);
+    std::fs::create_dir_all(state_dir).map_err(failed)?;
+    let lock = File::options().create(true).truncate(false).write(true).open(state_dir.join("gatepost.lock"));
+    let lock = lock.map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(Fatal::SecondInstance(state_dir.to_owned())),
+        Err(TryLockError::Error(e)) => Err(failed(e)),
+    }
+}
+
+fn office(house: &Arc<House>, state: &Arc<ReloadState>, writer: &Writer, follower: &Arc<Follower>) -> Arc<Office> {
+    let (follower, same) = (follower.clone(), follower.clone());
+    let registry = metrics::registry(Sources {
+        house: house.clone(),
+        reload: state.clone(),
+        lost_lines: writer.lost.clone(),
+        store_healthy: Box::new(move || follower.status().trouble.is_none()),
+    });
+    let store = StoreHealth(Box::new(move || same.status().trouble.map(|t| t.to_string())));
+    Arc::new(Office { house: house.clone(), reload: state.clone(), registry, store })
+}
+
+type Opening = (Arc<Server>, Vec<OwnFile>);
+
+/// Opens every socket, then serves them: with one that cannot be opened, nobody is answered.
+fn open_all(
+    config: &Config,
+    house: &Arc<House>,
+    gate: &Arc<Gate>,
+    office: &Arc<Office>,
+    tasks: &mut JoinSet<()>,
+) -> Result<Opening, Fatal> {
+    let mut inherited = Inherited::from_env();
+    let bounds = Bounds { max_connections: config.max_connections, idle_timeout: config.idle_timeout };
+    let server = Server::new(house.clone(), gate.clone(), bounds);
+    let access = Access { mode: config.socket_mode, group: config.socket_group.clone() };
+    // The admin socket resets limits: for the daemon's own user and root.
+    let admin_access = Access { mode: 0o600, group: None };
+    let mut open = |endpoints: &[Endpoint], access: &Access| -> Result<Vec<_>, ListenError> {
+        endpoints.iter().map(|e| Ok((e.clone(), listeners::open(e, access, &mut inherited)?))).collect()
+    };
+    let delegation = open(&config.delegation_listen, &access)?;
+    let admin = open(&config.admin_listen, &admin_access)?;
+    for address in inherited.unclaimed() {
+        tracing::warn!(address, "systemd handed over a socket that no listen key names; nobody answers there.");
+    }
+    let mut files = Vec::new();
+    for (endpoint, opened) in delegation {
+        files.extend(opened.file);
+        tracing::info!(%endpoint, "Answering policy questions.");
+        tasks.spawn(server.clone().serve(opened.listener, endpoint.to_string()));
+    }
+    for (endpoint, opened) in admin {
+        files.extend(opened.file);
+        let (office, gate) = (office.clone(), gate.clone());
+        tasks.spawn(async move {
+            let name = endpoint.to_string();
+            if let Err(error) = admin::serve(office, endpoint, opened.listener, gate).await {
+                tracing::error!(%error, endpoint = name, "The admin listener ended.");
+            }
+        });
+    }
+    Ok((server, files))
+}
+
+fn reload_config(config: &mut Config, file: Option<&Path>, reloader: &Reloader) {
+    match Config::load(file) {
+        Ok((new, warnings)) => {
+            for warning in &warnings {
+                tracing::warn!("{warning}");
+            }
+            let restart = config.needs_restart(&new);
+            if !restart.is_empty() {
+                tracing::warn!("Changed in gatepost.toml, but only in force after a restart: {}.", restart.join(", "));
+            }
+            config.take_live(&new);
+        }
+        Err(problems) => {
+            for problem in &problems {
+                tracing::error!("{problem}");
+            }
+            tracing::error!("gatepost.toml has problems; the settings in force stay.");
+        }
+    }
+    reloader.reload(config.policy_dir.clone(), config.rewriting());
+}
+
+fn restore_limits(meters: &Meters, state_dir: &Path) {
+    match meters::restore(meters, &state_dir.join(LIMITS_FILE), unix_time()) {
+        Ok(0) => {}
+        Ok(keys) => tracing::info!(keys, "Limiter counters are back."),
+        Err(error) => tracing::warn!(%error, "The saved limiter counters cannot be used; starting from zero."),
+    }
+}
+
+fn save_limits(meters: &Meters, state_dir: &Path) {
+    if let Err(error) = meters::save(meters, &state_dir.join(LIMITS_FILE)) {
+        tracing::error!(%error, "Cannot save the limiter counters.");
+    }
+}
+
+/// Gives up idle keys, and saves the counters every minute.
+async fn keep_limits(house: Arc<House>, state_dir: PathBuf, gate: Arc<Gate>) {
+    let mut since_save = Duration::ZERO;
+    loop {
+        tokio::select! {
+            () = gate.closed() => return,
+            () = tokio::time::sleep(SWEEP_EVERY) => since_save += SWEEP_EVERY,
+        }
+        let (meters, dir) = (house.meters.clone(), state_dir.clone());
+        let save = since_save >= SAVE_EVERY;
+        let work = tokio::task::spawn_blocking(move || {
+            meters.sweep(unix_time());
+            if save {
+                save_limits(&meters, &dir);
+            }
+        });
+        if save {
+            since_save = Duration::ZERO;
+        }
+        let _ = work.await;
+    }
+}
+
+/// Tells systemd that the runtime still turns, twice per WatchdogSec.
+async fn feed_watchdog(gate: Arc<Gate>) {
+    let Some(period) = sd_notify::watchdog_enabled() else { return };
+    loop {
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+        tokio::select! {
+            () = gate.closed() => return,
+            () = tokio::time::sleep(period / 2) => {}
+        }
+    }
+}
+
+enum Wake {
+    Reload,
+    Stop,
+}
+
+struct Signals {
+    term: Signal,
+    int: Signal,
+    hup: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            hup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Option<Wake> {
+        Some(tokio::select! {
+            _ = self.term.recv() => Wake::Stop,
+            _ = self.int.recv() => Wake::Stop,
+            _ = self.hup.recv() => Wake::Reload,
+        })
+    }
+}
