@@ -21,3 +21,5 @@ pub mod decide;
 pub mod delegation;
 
 pub mod daemon;
+
+pub mod cli;

@@ -1,0 +1,7 @@
+//! The `gatepost` program: parse arguments, dispatch, exit code.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(gatepost::cli::main())
+}
