@@ -1,0 +1,37 @@
+//! The tests that start things: the real binary, a real Postfix with the shipped snippets, systemd's
+//! own tools, pflogsumm. They need root and Debian's packages (`make test` installs them).
+//!
+//! Harness: [`postfix`] is a scratch Postfix, [`sink`] what it hands its mail to, [`smtp`] a client that
+//! hides nothing, [`gatepost`] the binary under test, [`asker`] asks it without a Postfix, [`faults`]
+//! daemons in trouble. Nothing waits by sleeping:
+//! [`wait`] asks until a condition holds or a deadline passes. Whatever is started is ended by its pid.
+#![allow(clippy::unwrap_used, reason = "the harness is part of the tests")]
+
+mod asker;
+mod faults;
+mod gatepost;
+mod postfix;
+mod sink;
+mod smtp;
+mod wait;
+
+mod access5;
+mod admin;
+mod commands;
+mod corpus;
+mod counting;
+mod down;
+mod limits;
+mod pflogsumm;
+mod relay;
+mod reload;
+mod reload_trouble;
+mod restart;
+mod server;
+mod snippets;
+mod sockets;
+mod suppress;
+mod systemd;
+mod tidy;
+mod trouble;
+mod wrong_configs;
