@@ -8,7 +8,7 @@ use crate::mail::Rewriting;
 use rustix::fs::{Mode as FileMode, OFlags};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The sender allowlist.
 pub const ALLOWED_SENDERS: &str = "allowed_senders";
@@ -29,23 +29,6 @@ pub struct Files {
     pub allowed_recipients: Option<Vec<u8>>,
     /// `policy.toml`.
     pub policy_toml: Option<Vec<u8>>,
-}
-
-/// Where rules came from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// The policy folder.
-    Folder(PathBuf),
-    /// The last good copy in the state folder.
-    LastGood(PathBuf),
-}
-
-/// Why a folder gave no rules.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// Problems in the files, or files that cannot be read; all of them.
-    #[error("{} problems in the policy folder", .0.len())]
-    Problems(Vec<Problem>),
 }
 
 impl Files {

@@ -10,7 +10,7 @@ pub mod rate;
 pub mod toml_walk;
 
 pub use allowlist::{Action, Allowlist, Binding, Entry, Found};
-pub use load::{Files, LoadError, Source, load};
+pub use load::{Files, load};
 pub use policy::{
     Count, DropOrRefuse, KeyKind, Limit, LocalRules, MailboxFull, Overrides, SuppressionRules, Ttl, Unlisted,
 };
