@@ -4,6 +4,7 @@
 pub mod answer;
 pub mod codec;
 pub mod server;
+mod socket;
 pub mod stats;
 
 pub use answer::{Answerer, House};

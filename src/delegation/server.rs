@@ -4,15 +4,16 @@
 
 use super::answer::{Answerer, House, unix_time};
 use super::codec::{self, MAX_REQUEST_BYTES};
+use super::socket::Socket;
 use super::stats::is_worth_a_line;
 use std::future::poll_fn;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::Poll;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Sleep;
@@ -128,20 +129,19 @@ impl Server {
         match listener {
             Listener::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
-                self.take(stream);
+                self.take(stream.into_std()?)
             }
             Listener::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                self.take(stream);
+                self.take(stream.into_std()?)
             }
         }
-        Ok(())
     }
 
     /// Gives a connection its task, or closes it where there are too many: Postfix then applies its
     /// default action at once instead of waiting for an answer.
-    fn take<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self: &Arc<Self>, stream: S) {
+    fn take(self: &Arc<Self>, stream: impl Into<OwnedFd>) -> io::Result<()> {
         let stats = &self.house.stats;
         stats.accepted.fetch_add(1, Relaxed);
         let Ok(place) = self.places.clone().try_acquire_owned() else {
@@ -152,15 +152,17 @@ impl Server {
                      three times Postfix's process limit."
                 );
             }
-            return;
+            return Ok(());
         };
+        let socket = Socket::new(stream)?;
         stats.connections.fetch_add(1, Relaxed);
         let server = self.clone();
         self.connections.spawn(async move {
             let open = Open { server: &server };
-            Connection::new(stream, &server).converse().await;
+            Connection::new(socket, &server).converse().await;
             drop((open, place));
         });
+        Ok(())
     }
 }
 
@@ -181,8 +183,8 @@ enum Read {
     Ended,
 }
 
-struct Connection<'a, S> {
-    stream: S,
+struct Connection<'a> {
+    socket: Socket,
     server: &'a Server,
     answerer: Answerer,
     input: Vec<u8>,
@@ -190,10 +192,10 @@ struct Connection<'a, S> {
     output: Vec<u8>,
 }
 
-impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
-    fn new(stream: S, server: &'a Server) -> Self {
+impl<'a> Connection<'a> {
+    fn new(socket: Socket, server: &'a Server) -> Self {
         let answerer = Answerer::new(server.house.clone());
-        Self { stream, server, answerer, input: vec![0; BUFFER_BYTES], filled: 0, output: Vec::with_capacity(512) }
+        Self { socket, server, answerer, input: vec![0; BUFFER_BYTES], filled: 0, output: Vec::with_capacity(512) }
     }
 
     /// Reads and answers until the peer leaves, is silent too long or breaks the protocol, or the
@@ -214,7 +216,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             let (answered, broken) = self.answer_all(scanned, began).await;
             if answered > 0 {
                 patience.busy = true;
-                if self.write().await.is_err() {
+                if self.socket.write_all(&self.output, WRITE_TIMEOUT).await.is_err() {
                     return;
                 }
                 let questions = u32::try_from(answered).unwrap_or(u32::MAX);
@@ -278,18 +280,15 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         mut closed: Pin<&mut tokio::sync::futures::Notified<'_>>,
         mut idle: Pin<&mut Sleep>,
     ) -> Read {
-        let Self { stream, server, input, filled, .. } = self;
+        let Self { socket, server, input, filled, .. } = self;
         let mut first = true;
         poll_fn(|context| {
             let stopping = server.gate.is_closed();
             if stopping && std::mem::replace(&mut patience.last_read, true) {
                 return Poll::Ready(Read::Ended);
             }
-            let mut room = ReadBuf::new(input.get_mut(*filled..).unwrap_or_default());
-            match Pin::new(&mut *stream).poll_read(context, &mut room) {
-                Poll::Ready(Ok(())) if !room.filled().is_empty() => {
-                    return Poll::Ready(Read::Bytes(room.filled().len()));
-                }
+            match socket.poll_read(context, input.get_mut(*filled..).unwrap_or_default()) {
+                Poll::Ready(Ok(n @ 1..)) => return Poll::Ready(Read::Bytes(n)),
                 Poll::Pending if !stopping => {}
                 _ => return Poll::Ready(Read::Ended),
             }
@@ -310,20 +309,6 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             Poll::Pending
         })
         .await
-    }
-
-    /// Writes the answers. The common case is one write that takes them all.
-    async fn write(&mut self) -> io::Result<()> {
-        let written = poll_fn(|context| match Pin::new(&mut self.stream).poll_write(context, &self.output) {
-            Poll::Pending => Poll::Ready(Ok(0)),
-            ready => ready,
-        })
-        .await?;
-        let rest = self.output.get(written..).unwrap_or_default();
-        if rest.is_empty() {
-            return Ok(());
-        }
-        tokio::time::timeout(WRITE_TIMEOUT, self.stream.write_all(rest)).await?
     }
 }
 
