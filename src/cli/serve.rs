@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use std::io::IsTerminal;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use tokio::runtime::{Builder, Runtime};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry};
@@ -45,8 +46,7 @@ pub fn run(args: &ServeArgs, config_file: Option<&Path>) -> u8 {
     for warning in warnings.iter().filter(|w| w.severity == Severity::Warning) {
         tracing::warn!("{warning}");
     }
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    let runtime = match builder.worker_threads(workers()).enable_all().thread_name("gatepost").build() {
+    let runtime = match runtime(workers()) {
         Ok(runtime) => runtime,
         Err(error) => {
             say(&format_args!("cannot start: {error}"));
@@ -66,6 +66,16 @@ pub fn run(args: &ServeArgs, config_file: Option<&Path>) -> u8 {
             error.exit_code()
         }
     }
+}
+
+/// Where one thread answers it is this one: a runtime that cannot have two takes no locks and looks for nothing to steal
+/// each time it goes to sleep.
+fn runtime(workers: usize) -> std::io::Result<Runtime> {
+    let mut builder = match workers {
+        1 => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    builder.worker_threads(workers).enable_all().thread_name("gatepost").build()
 }
 
 /// How many threads answer: half of the cores. The others are for Postfix, which has far more to do for each

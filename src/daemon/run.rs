@@ -141,7 +141,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Fat
         if let Ok(now) = sd_notify::NotifyState::monotonic_usec_now() {
             let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading, now]);
         }
-        reload_config(&mut config, config_file.as_deref(), &reloader);
+        reload_config(&mut config, config_file.clone(), &reloader).await;
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     }
 
@@ -240,9 +240,10 @@ fn open_all(
     Ok((server, files))
 }
 
-fn reload_config(config: &mut Config, file: Option<&Path>, reloader: &Reloader) {
-    match Config::load(file) {
-        Ok((new, warnings)) => {
+async fn reload_config(config: &mut Config, file: Option<PathBuf>, reloader: &Reloader) {
+    // Off the runtime: where one thread answers, this is it, and a disk may hang.
+    match tokio::task::spawn_blocking(move || Config::load(file.as_deref())).await {
+        Ok(Ok((new, warnings))) => {
             for warning in &warnings {
                 tracing::warn!("{warning}");
             }
@@ -252,12 +253,13 @@ fn reload_config(config: &mut Config, file: Option<&Path>, reloader: &Reloader) 
             }
             config.take_live(&new);
         }
-        Err(problems) => {
+        Ok(Err(problems)) => {
             for problem in &problems {
                 tracing::error!("{problem}");
             }
             tracing::error!("gatepost.toml has problems; the settings in force stay.");
         }
+        Err(error) => tracing::error!(%error, "gatepost.toml was not read; the settings in force stay."),
     }
     reloader.reload(config.policy_dir.clone(), config.rewriting());
 }
