@@ -3,11 +3,13 @@
 //! through an [`Outlet`] to whoever writes it.
 
 mod decision;
+mod event;
 mod outlet;
 
 pub use decision::{DecisionLine, Word};
+pub use event::{EventLine, SES_IDENT, Status, Suppressed};
 pub use outlet::{Line, Outlet, Priority};
 
-/// The longest line, in bytes: Postfix's own bound (MSG_SYSLOG_RECLEN), and below that of every
-/// syslog in use.
-pub const MAX_LINE_BYTES: usize = 2_000;
+/// The longest text of a line, in bytes: with the longest time, host, ident and pid that a file has before it (127
+/// bytes), the line stays within Postfix's own bound of 2,000 (MSG_SYSLOG_RECLEN), and below that of every syslog in use.
+pub const MAX_LINE_BYTES: usize = 1_870;

@@ -59,6 +59,12 @@ impl Address {
         Self::from_canonical(&canonical)
     }
 
+    /// The address in `text` as it is spelled there: without display name, angle brackets and type.
+    #[must_use]
+    pub fn spelling(text: &str) -> &str {
+        addr_spec(without_type(text.trim())).unwrap_or(text).trim()
+    }
+
     /// Takes a canonical address, where it is one of the form `local@domain`.
     ///
     /// # Errors
@@ -180,6 +186,18 @@ mod tests {
             ("o'brien+x=y/z@example.com", "o'brien+x=y/z@example.com"),
         ] {
             assert_eq!(Address::parse(text).map(|a| a.0), Ok(address.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_spelling_is_kept() {
+        for (text, spelling) in [
+            (" User@Example.COM ", "User@Example.COM"),
+            ("Name <User@Example.com>", "User@Example.com"),
+            ("RFC822; <\"a b\"@Example.com>", "\"a b\"@Example.com"),
+            ("<user@example.com", "<user@example.com"),
+        ] {
+            assert_eq!(Address::spelling(text), spelling);
         }
     }
 
