@@ -111,6 +111,13 @@ impl Reason {
         }
     }
 
+    /// Whether an address with this reason may stand on the account's own list at SES too: hard bounces and
+    /// complaints do, a full mailbox never does.
+    #[must_use]
+    pub fn may_stand_at_ses(self) -> bool {
+        matches!(self, Self::Bounce | Self::Complaint | Self::GlobalList)
+    }
+
     /// The number in the database; never given to another reason.
     pub(super) fn code(self) -> i64 {
         match self {

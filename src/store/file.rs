@@ -25,8 +25,12 @@ pub fn identity(path: &Path) -> io::Result<FileId> {
 }
 
 /// Makes sure that there is a file at `path`: an empty one, which SQLite takes for a new database,
-/// with the folder's owner. Makes the folder too, but not the one above it.
-pub(super) fn ensure(path: &Path) -> io::Result<()> {
+/// with the folder's owner. Makes the folder too, but not the one above it. For every file that a command
+/// may make before the daemon does.
+///
+/// # Errors
+/// Where file or folder can be neither found nor made.
+pub fn ensure(path: &Path) -> io::Result<()> {
     if path.exists() {
         return Ok(());
     }

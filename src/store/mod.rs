@@ -5,18 +5,30 @@
 //! WAL with `synchronous = FULL`: what was acknowledged survives a power cut, readers never wait
 //! for the writer. SQLite lets one writer in at a time; a second one waits up to [`BUSY_WAIT`].
 
+mod apply;
+mod brake;
 mod entry;
 mod error;
+mod event;
 mod file;
 mod filter;
+mod outbox;
+mod quarantine;
 mod read;
 mod schema;
+mod seen;
+mod soft;
 mod write;
 
+pub use brake::BrakeState;
 pub use entry::{Entry, MAX_EVIDENCE_BYTES, MAX_SPELLING_BYTES, Origin, Reason, UnknownWord};
 pub use error::StoreError;
-pub use file::{FileId, identity};
+pub use event::{Applied, Batch, Cause, Effect};
+pub use file::{FileId, ensure, identity};
 pub use filter::Filter;
+pub use outbox::{Backlog, Waiting};
+pub use quarantine::{Kept, MAX_QUARANTINED_BYTES, Quarantined};
 pub use read::{Change, Mark, Op, Reader};
 pub use schema::BUSY_WAIT;
+pub use seen::{SEEN_KEY_BYTES, SeenKey};
 pub use write::{Counts, MAX_CHANGES, MAX_REMOVED, MAX_REMOVED_FILTERS, OnExisting, Removed, Store, TOMBSTONE_SECONDS};

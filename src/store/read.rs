@@ -48,7 +48,7 @@ pub struct Mark {
     address: String,
 }
 
-const COLUMNS: &str = "e.address, e.reason, e.source, e.created, e.expires, e.spelling, v.text";
+pub(super) const COLUMNS: &str = "e.address, e.reason, e.source, e.created, e.expires, e.spelling, v.text";
 const JOIN: &str = "entry e LEFT JOIN evidence v ON v.id = e.id";
 
 impl Reader {
@@ -78,10 +78,11 @@ impl Reader {
     /// # Errors
     /// Trouble with the database.
     pub fn get(&self, address: &str) -> Result<Option<Entry>, StoreError> {
-        let sql = format!("SELECT {COLUMNS} FROM {JOIN} WHERE e.address = ?1");
+        let sql = "SELECT e.address, e.reason, e.source, e.created, e.expires, e.spelling, v.text
+                   FROM entry e LEFT JOIN evidence v ON v.id = e.id WHERE e.address = ?1";
         let row = self
             .db
-            .prepare_cached(&sql)
+            .prepare_cached(sql)
             .and_then(|mut s| s.query_row([address], |row| Ok(entry(row, &self.path))).optional());
         row.map_err(|e| self.error(&e))?.transpose()
     }
@@ -197,34 +198,51 @@ impl Reader {
         Ok(())
     }
 
-    /// Whether an event may make `entry`, whose `created` is the time of the mail: not where an
-    /// operator removed the address, or by a filter that means the entry, at that time or later.
-    /// What an operator adds or imports is not asked about.
+    /// Whether an event may make `entry`: not where an operator removed the address, or by a filter that
+    /// means the entry, when the mail had been sent (`mail_time`, Unix seconds) or in the same second; for an
+    /// `echo` of SES's own list, not where it was ever removed. What an operator adds or imports is not
+    /// asked about.
     ///
     /// # Errors
     /// Trouble with the database.
-    pub fn may_add(&self, entry: &Entry) -> Result<bool, StoreError> {
-        let sql = "SELECT 1 FROM removed WHERE address = ?1 AND at >= ?2";
-        let removed = self
+    pub fn may_add(&self, entry: &Entry, mail_time: i64, echo: bool) -> Result<bool, StoreError> {
+        let removed = self.removed_at(entry, &self.removed_filters()?)?;
+        Ok(!removed.is_some_and(|at| echo || at >= mail_time))
+    }
+
+    /// When an operator last removed the address of `entry`, or by one of `filters` that means the entry.
+    pub(super) fn removed_at(&self, entry: &Entry, filters: &[(i64, Filter)]) -> Result<Option<i64>, StoreError> {
+        let by_name: Option<i64> = self
             .db
-            .prepare_cached(sql)
-            .and_then(|mut s| s.exists(params![entry.address.as_str(), entry.created]))
+            .prepare_cached("SELECT at FROM removed WHERE address = ?1")
+            .and_then(|mut s| s.query_row([entry.address.as_str()], |row| row.get(0)).optional())
             .map_err(|e| self.error(&e))?;
-        if removed {
-            return Ok(false);
-        }
+        let by_filter = filters.iter().filter(|(_, filter)| filter.matches(entry)).map(|(at, _)| *at).max();
+        Ok(by_name.max(by_filter))
+    }
+
+    /// The filters by which operators removed entries, each with when.
+    pub(super) fn removed_filters(&self) -> Result<Vec<(i64, Filter)>, StoreError> {
         let mut statement =
-            self.db.prepare_cached("SELECT filter FROM removed_filter WHERE at >= ?1").map_err(|e| self.error(&e))?;
-        let mut rows = statement.query([entry.created]).map_err(|e| self.error(&e))?;
+            self.db.prepare_cached("SELECT at, filter FROM removed_filter").map_err(|e| self.error(&e))?;
+        let mut rows = statement.query([]).map_err(|e| self.error(&e))?;
+        let mut filters = Vec::new();
         while let Some(row) = rows.next().map_err(|e| self.error(&e))? {
-            let json: String = row.get(0).map_err(|e| self.error(&e))?;
-            let filter: Filter =
-                serde_json::from_str(&json).map_err(|e| StoreError::corrupt(&self.path, e.to_string()))?;
-            if filter.matches(entry) {
-                return Ok(false);
-            }
+            let json: String = row.get(1).map_err(|e| self.error(&e))?;
+            let filter = serde_json::from_str(&json).map_err(|e| StoreError::corrupt(&self.path, e.to_string()))?;
+            filters.push((row.get(0).map_err(|e| self.error(&e))?, filter));
         }
-        Ok(true)
+        Ok(filters)
+    }
+
+    /// Whether the database has what events need. One that an older gatepost wrote has not, until something
+    /// writes to it; for a reader there is nothing of it then.
+    pub(super) fn has_events(&self) -> Result<bool, StoreError> {
+        self.db
+            .prepare_cached("PRAGMA user_version")
+            .and_then(|mut s| s.query_row([], |row| row.get::<_, i64>(0)))
+            .map(|version| version >= schema::EVENTS_SINCE)
+            .map_err(|e| self.error(&e))
     }
 
     pub(super) fn error(&self, error: &rusqlite::Error) -> StoreError {
@@ -254,7 +272,8 @@ fn change(row: &Row<'_>) -> rusqlite::Result<Change> {
     Ok(Change { op: Op::from_code(row.get(1)?), address, expires: row.get(3)?, mark })
 }
 
-fn entry(row: &Row<'_>, path: &Path) -> Result<Entry, StoreError> {
+/// The entry of a row of [`COLUMNS`].
+pub(super) fn entry(row: &Row<'_>, path: &Path) -> Result<Entry, StoreError> {
     let sql = |e| StoreError::sql(path, &e);
     let text: String = row.get(0).map_err(sql)?;
     let wrong = |what: &str| StoreError::corrupt(path, format!("entry {text:?}: {what}"));

@@ -19,8 +19,12 @@ const APPLICATION_ID: i64 = 0x6761_7465;
 /// One step of the schema per element; `PRAGMA user_version` counts the steps that were taken.
 ///
 /// `entry` rows are narrow, and what the index reads stands first, so that loading it does not
-/// depend on how long the evidence is. `change` starts with a row that no other database has.
-const MIGRATIONS: &[&str] = &["
+/// depend on how long the evidence is. `change` starts with a row that no other database has. `seen` and
+/// `soft` are numbered in the order of their time, so that the oldest are found without a search. The ids of
+/// `outbox` are given by a counter in `meta`, those of `quarantine` by SQLite: neither ever comes twice.
+/// `held` has the columns of `entry` and its evidence, so that the same queries read both.
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE entry (
         id       INTEGER PRIMARY KEY,
         address  TEXT NOT NULL UNIQUE,
@@ -54,7 +58,67 @@ const MIGRATIONS: &[&str] = &["
         at     INTEGER NOT NULL,
         until  INTEGER NOT NULL
     ) STRICT;
-"];
+",
+    "
+    CREATE TABLE seen (
+        id  INTEGER PRIMARY KEY,
+        key BLOB NOT NULL UNIQUE,
+        at  INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE soft (
+        id        INTEGER PRIMARY KEY,
+        delivery  BLOB NOT NULL UNIQUE,
+        address   TEXT NOT NULL,
+        at        INTEGER NOT NULL,
+        mail_time INTEGER NOT NULL,
+        expires   INTEGER,
+        need      INTEGER NOT NULL,
+        within    INTEGER NOT NULL,
+        until     INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX soft_address ON soft (address, at);
+    CREATE TABLE outbox (
+        id       INTEGER PRIMARY KEY,
+        at       INTEGER NOT NULL,
+        priority INTEGER NOT NULL,
+        text     TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE quarantine (
+        id     INTEGER PRIMARY KEY AUTOINCREMENT,
+        digest BLOB NOT NULL UNIQUE,
+        at     INTEGER NOT NULL,
+        cut    INTEGER NOT NULL,
+        source TEXT NOT NULL,
+        why    TEXT NOT NULL,
+        body   BLOB NOT NULL
+    ) STRICT;
+    CREATE TABLE held (
+        id       INTEGER PRIMARY KEY,
+        address  TEXT NOT NULL UNIQUE,
+        expires  INTEGER,
+        created  INTEGER NOT NULL,
+        reason   INTEGER NOT NULL,
+        source   INTEGER NOT NULL,
+        spelling TEXT,
+        text     TEXT
+    ) STRICT;
+    CREATE TABLE meta (
+        name  TEXT PRIMARY KEY,
+        value INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+",
+];
+
+/// The version that brought what events need: the window of what was seen, the outbox, the quarantine, the
+/// brake.
+pub(super) const EVENTS_SINCE: i64 = 2;
+
+/// Statements that a connection keeps prepared: all that a batch of events uses, and those of the commands.
+const KEPT_STATEMENTS: usize = 64;
+
+/// The schema of version 1.
+#[cfg(test)]
+pub(super) const FIRST_SCHEMA: &str = MIGRATIONS[0];
 
 const KNOWN: i64 = MIGRATIONS.len() as i64;
 
@@ -84,6 +148,7 @@ fn set_up(db: &Connection, wait: Duration) -> rusqlite::Result<()> {
     // mapped pages of the file would count as the daemon's resident memory
     db.pragma_update(None, "mmap_size", 0)?;
     db.pragma_update(None, "cache_size", -2_000)?;
+    db.set_prepared_statement_cache_capacity(KEPT_STATEMENTS);
     db.pragma_update(None, "trusted_schema", false)
 }
 

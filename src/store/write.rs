@@ -56,8 +56,8 @@ pub struct Counts {
 pub struct Removed {
     /// All entries.
     pub entries: u64,
-    /// Those for a bounce or a complaint, which may stand on SES's own list as well.
-    pub bounces_and_complaints: u64,
+    /// Those for a bounce or a complaint, or on SES's own list when it was last heard of: they may stand there.
+    pub may_stand_at_ses: u64,
 }
 
 impl Store {
@@ -102,6 +102,7 @@ impl Store {
             for entry in entries {
                 let entry = entry.bounded();
                 forgive(tx, &entry.address)?;
+                super::brake::drop_held(tx, &entry.address)?;
                 if insert(tx, &entry)? {
                     counts.added += 1;
                     continue;
@@ -125,12 +126,12 @@ impl Store {
         let mut removed = Vec::with_capacity(addresses.len());
         self.write(|tx, reader| {
             for address in addresses {
-                let old = reader.get(address.as_str()).map_err(Fault::Store)?;
+                let old = reader.get(address.as_str())?;
                 tx.prepare_cached("INSERT OR REPLACE INTO removed (address, at, until) VALUES (?1, ?2, ?3)")?
                     .execute(params![address.as_str(), at, at.saturating_add(TOMBSTONE_SECONDS)])?;
+                super::brake::drop_held(tx, address)?;
                 if old.is_some() {
-                    tx.prepare_cached("DELETE FROM entry WHERE address = ?1")?.execute([address.as_str()])?;
-                    feed(tx, Op::Remove, address.as_str(), None)?;
+                    take_out(tx, address.as_str())?;
                 }
                 removed.push(old);
             }
@@ -164,13 +165,14 @@ impl Store {
                     filter,
                 )?;
             }
-            delete(tx, filter)
+            delete(tx, filter)?;
+            super::brake::drop_held_matching(tx, filter)
         })?;
         Ok(removed)
     }
 
-    /// Deletes what is past its time: expired entries (a bounded number at once), tombstones past
-    /// their time or number. The index sees to expired entries by itself.
+    /// Deletes what is past its time or number, a bounded number of rows at once: expired entries (the index
+    /// sees to those by itself), tombstones, and what events leave behind.
     ///
     /// # Errors
     /// Trouble with the database; then nothing was changed.
@@ -188,12 +190,17 @@ impl Store {
             tx.execute("DELETE FROM removed_filter WHERE until <= ?1", [now])?;
             let sql = "DELETE FROM removed_filter WHERE id <= (SELECT max(id) FROM removed_filter) - ?1";
             tx.execute(sql, [MAX_REMOVED_FILTERS])?;
-            Ok(())
+            super::seen::trim(tx, now, PURGE_ROWS)?;
+            super::soft::trim(tx, now, PURGE_ROWS)?;
+            super::quarantine::trim(tx, now)
         })
     }
 
     /// One transaction; the feed is cut to its bound at its end.
-    fn write(&mut self, work: impl FnOnce(&Transaction<'_>, &Reader) -> Result<(), Fault>) -> Result<(), StoreError> {
+    pub(super) fn write(
+        &mut self,
+        work: impl FnOnce(&Transaction<'_>, &Reader) -> Result<(), Fault>,
+    ) -> Result<(), StoreError> {
         let run = |reader: &Reader| -> Result<(), Fault> {
             // the connection is ours alone (`&mut self`), so no other transaction is open on it
             let tx = Transaction::new_unchecked(&reader.db, TransactionBehavior::Immediate)?;
@@ -218,9 +225,15 @@ impl Deref for Store {
 }
 
 /// What ends a transaction.
-enum Fault {
+pub(super) enum Fault {
     Sql(rusqlite::Error),
     Store(StoreError),
+}
+
+impl From<StoreError> for Fault {
+    fn from(e: StoreError) -> Self {
+        Self::Store(e)
+    }
 }
 
 impl From<rusqlite::Error> for Fault {
@@ -235,7 +248,7 @@ fn forgive(tx: &Connection, address: &Address) -> Result<(), Fault> {
 }
 
 /// `false` where the address has an entry.
-fn insert(tx: &Connection, entry: &Entry) -> Result<bool, Fault> {
+pub(super) fn insert(tx: &Connection, entry: &Entry) -> Result<bool, Fault> {
     let sql = "INSERT INTO entry (address, expires, created, reason, source, spelling)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (address) DO NOTHING";
     let (reason, source) = (entry.reason.code(), entry.source.code());
@@ -253,13 +266,19 @@ fn insert(tx: &Connection, entry: &Entry) -> Result<bool, Fault> {
 
 /// `false` where the old entry stays as it is.
 fn renew(tx: &Connection, reader: &Reader, new: &Entry, existing: OnExisting, now: i64) -> Result<bool, Fault> {
-    let Some(old) = reader.get(new.address.as_str()).map_err(Fault::Store)? else {
+    let Some(old) = reader.get(new.address.as_str())? else {
         return Ok(false);
     };
     let entry = merge(&old, new, existing, now);
     if entry == old {
         return Ok(false);
     }
+    update(tx, &entry)?;
+    Ok(true)
+}
+
+/// Gives the entry of an address, which there is, other values.
+pub(super) fn update(tx: &Connection, entry: &Entry) -> Result<(), Fault> {
     let sql = "UPDATE entry SET expires = ?2, created = ?3, reason = ?4, source = ?5, spelling = ?6
                WHERE address = ?1";
     let (reason, source) = (entry.reason.code(), entry.source.code());
@@ -272,8 +291,13 @@ fn renew(tx: &Connection, reader: &Reader, new: &Entry, existing: OnExisting, no
         let sql = "INSERT OR REPLACE INTO evidence (id, text) SELECT id, ?2 FROM entry WHERE address = ?1";
         tx.prepare_cached(sql)?.execute(params![entry.address.as_str(), entry.evidence])?;
     }
-    feed(tx, Op::Update, entry.address.as_str(), entry.expires)?;
-    Ok(true)
+    feed(tx, Op::Update, entry.address.as_str(), entry.expires)
+}
+
+/// Takes the entry of an address out, without a tombstone.
+pub(super) fn take_out(tx: &Connection, address: &str) -> Result<(), Fault> {
+    tx.prepare_cached("DELETE FROM entry WHERE address = ?1")?.execute([address])?;
+    feed(tx, Op::Remove, address, None)
 }
 
 fn merge(old: &Entry, new: &Entry, existing: OnExisting, now: i64) -> Entry {
@@ -304,14 +328,15 @@ fn feed(tx: &Connection, op: Op, address: &str, expires: Option<i64>) -> Result<
 
 fn count_removed(tx: &Connection, filter: &Filter) -> Result<Removed, Fault> {
     let (clause, values) = filter.sql();
-    let codes = format!("{}, {}", super::Reason::Bounce.code(), super::Reason::Complaint.code());
+    let codes = super::Reason::ALL.iter().filter(|r| r.may_stand_at_ses()).map(|r| r.code().to_string());
+    let codes = codes.collect::<Vec<_>>().join(", ");
     let sql = format!(
         "SELECT count(*), coalesce(sum(e.reason IN ({codes})), 0)
          FROM entry e LEFT JOIN evidence v ON v.id = e.id WHERE {clause}"
     );
     let (entries, marked): (i64, i64) =
         tx.query_row(&sql, params_from_iter(values), |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok(Removed { entries: entries.unsigned_abs(), bounces_and_complaints: marked.unsigned_abs() })
+    Ok(Removed { entries: entries.unsigned_abs(), may_stand_at_ses: marked.unsigned_abs() })
 }
 
 fn bury(tx: &Connection, filter: &Filter, at: i64, until: i64) -> Result<(), Fault> {
