@@ -20,6 +20,8 @@ pub mod decide;
 
 pub mod delegation;
 
+pub mod events;
+
 pub mod daemon;
 
 pub mod cli;
