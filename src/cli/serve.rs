@@ -93,8 +93,12 @@ fn stderr_is_the_journal() -> bool {
     std::fs::metadata("/proc/self/fd/2").is_ok_and(|m| stream == format!("{}:{}", m.dev(), m.ino()))
 }
 
+/// What is told unless `GATEPOST_LOG` says otherwise. The AWS SDK repeats itself with every try; what keeps the
+/// queue away is told by us, once.
+const FILTER: &str = "info,aws_config=error";
+
 fn start_tracing(format: Option<LogFormat>) {
-    let filter = EnvFilter::try_from_env("GATEPOST_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env("GATEPOST_LOG").unwrap_or_else(|_| EnvFilter::new(FILTER));
     let registry = Registry::default().with(filter);
     let format = format.unwrap_or(if stderr_is_the_journal() { LogFormat::Journald } else { LogFormat::Text });
     let text =

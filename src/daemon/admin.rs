@@ -4,6 +4,7 @@
 use super::listeners::Endpoint;
 use crate::delegation::answer::unix_time;
 use crate::delegation::{Gate, House};
+use crate::events::Stats;
 use crate::meters::{Filter, Shown};
 use crate::rules::Problem;
 use axum::extract::{Query, State};
@@ -32,6 +33,8 @@ pub struct Office {
     pub registry: Registry,
     /// The suppression store's trouble, if it has one.
     pub store: StoreHealth,
+    /// The event side.
+    pub events: Arc<Stats>,
 }
 
 /// How the store is.
@@ -77,6 +80,7 @@ struct Health {
     policy_problems: Vec<String>,
     suppression_store: Option<String>,
     suppressed_entries: usize,
+    events: Vec<String>,
 }
 
 /// 200 while policy is answered by the rules that the operator wrote; 503 where something is wrong
@@ -92,14 +96,16 @@ async fn health_in_short(State(office): State<Arc<Office>>) -> Response {
 }
 
 fn health_of(office: &Office, problem: fn(&Problem) -> String, trouble: fn(String) -> String) -> Response {
+    let now = i64::try_from(unix_time().as_secs()).unwrap_or(i64::MAX);
     let health = Health {
         status: "ok",
         generation: office.house.rules.load().generation,
         policy_problems: office.reload.problems().iter().map(problem).collect(),
         suppression_store: (office.store.0)().map(trouble),
         suppressed_entries: office.house.index.len(),
+        events: office.events.complaints(now).into_iter().map(trouble).collect(),
     };
-    let sound = health.policy_problems.is_empty() && health.suppression_store.is_none();
+    let sound = health.policy_problems.is_empty() && health.suppression_store.is_none() && health.events.is_empty();
     if sound {
         Json(health).into_response()
     } else {

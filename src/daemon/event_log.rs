@@ -2,6 +2,7 @@
 //! logrotate may move away, or to stdout. Runs on a thread of its own: a log that stands still holds
 //! up nobody.
 
+use crate::events::MailLog;
 use crate::lines::{Line, Priority};
 use jiff::Zoned;
 use std::fs::File;
@@ -33,6 +34,15 @@ const DEV_LOG: &str = "/dev/log";
 /// The facility mail, shifted as RFC 3164 wants it.
 const FACILITY_MAIL: u8 = 2 << 3;
 
+/// `EMSGSIZE`, which std has no name for.
+const EMSGSIZE: i32 = rustix::io::Errno::MSGSIZE.raw_os_error();
+
+/// A datagram is not cut below this: RFC 3164 promises 1,024 bytes.
+const MIN_DATAGRAM: usize = 512;
+
+/// How long syslog may take to accept a line: its queue is full, or it stands still.
+const SYSLOG_WAIT: Duration = Duration::from_millis(100);
+
 /// The pause between two tries of a line. It is tried until it is written: meanwhile the outlet's
 /// queue fills, and only what comes past its bound is lost, counted there.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -57,10 +67,9 @@ impl Writer {
     /// # Errors
     /// Where a file cannot be opened, or no thread can be started. Syslog may be away at the start.
     pub fn start(output: &Output, lines: Receiver<Line>) -> io::Result<Self> {
-        let sink = Sink::open(output)?;
+        let sink = LogSink::open(output)?;
         let (lost, latest) = (Arc::<AtomicU64>::default(), Arc::<OnceLock<Instant>>::default());
-        let mut scribe =
-            Scribe { sink, host: hostname(), pid: std::process::id(), lost: lost.clone(), latest: latest.clone() };
+        let mut scribe = Scribe { sink, lost: lost.clone(), latest: latest.clone() };
         let thread = std::thread::Builder::new().name("event-log".into()).spawn(move || scribe.run(&lines))?;
         Ok(Self { thread, latest, lost })
     }
@@ -81,9 +90,7 @@ impl Writer {
 }
 
 struct Scribe {
-    sink: Sink,
-    host: String,
-    pid: u32,
+    sink: LogSink,
     lost: Arc<AtomicU64>,
     latest: Arc<OnceLock<Instant>>,
 }
@@ -105,14 +112,13 @@ impl Scribe {
 
     /// Tries until the line is written; once the daemon stops, not for long.
     fn write(&mut self, line: &Line) {
-        let mut text = self.sink.text(line, &self.host, self.pid);
         let mut failed = false;
         loop {
             if self.latest.get().is_some_and(|latest| *latest < Instant::now()) {
                 self.lost.fetch_add(1, Relaxed);
                 return;
             }
-            match self.sink.write(&mut text) {
+            match self.sink.write(line) {
                 Ok(()) => break,
                 Err(error) if !failed => {
                     tracing::error!(%error, "Cannot write to the event log; its lines wait.");
@@ -128,17 +134,90 @@ impl Scribe {
     }
 }
 
+/// The mail log, opened: writes one line at a time, and finds its way back by itself when syslog was restarted or
+/// logrotate moved the file.
+#[derive(Debug)]
+pub struct LogSink {
+    sink: Sink,
+    host: String,
+    pid: u32,
+    /// A line that could not be written whole.
+    unfinished: Option<(Line, Text)>,
+}
+
+impl LogSink {
+    /// Opens the log.
+    ///
+    /// # Errors
+    /// Where a file cannot be opened. Syslog may be away.
+    pub fn open(output: &Output) -> io::Result<Self> {
+        Ok(Self { sink: Sink::open(output)?, host: hostname(), pid: std::process::id(), unfinished: None })
+    }
+
+    /// The lines of a file, on standard error: for a command whose standard output is for its results.
+    #[must_use]
+    pub fn on_stderr() -> Self {
+        Self { sink: Sink::Stderr, host: hostname(), pid: std::process::id(), unfinished: None }
+    }
+
+    /// Writes one line. After an error, writing the same line again goes on where it stopped.
+    ///
+    /// # Errors
+    /// Where it could not be written whole.
+    pub fn write(&mut self, line: &Line) -> io::Result<()> {
+        let mut text = match self.unfinished.take() {
+            Some((same, text)) if same == *line => text,
+            // The other one was given up. What stands of it in the log gets an end.
+            Some((_, torn)) if torn.written > 0 => self.sink.text(line, &self.host, self.pid).behind_a_torn_line(),
+            _ => self.sink.text(line, &self.host, self.pid),
+        };
+        let written = self.sink.write(&mut text);
+        if written.is_err() {
+            self.unfinished = Some((line.clone(), text));
+        }
+        written
+    }
+
+    /// Returns once what was written is on disk, where it goes to a file. (What syslog has got is syslog's.)
+    ///
+    /// # Errors
+    /// Where that is not certain.
+    pub fn sync(&mut self) -> io::Result<()> {
+        match &self.sink {
+            Sink::File { file, .. } => match file.sync_data() {
+                // A pipe or /dev/stdout is no file that could be synced.
+                Err(e) if e.kind() == io::ErrorKind::InvalidInput => Ok(()),
+                synced => synced,
+            },
+            Sink::Syslog(_) | Sink::Stdout | Sink::Stderr => Ok(()),
+        }
+    }
+}
+
+impl MailLog for LogSink {
+    fn write(&mut self, line: &Line) -> io::Result<()> {
+        self.write(line)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync()
+    }
+}
+
 /// A line on its way, and how much of it has been written: after a full disk the rest is, not the
 /// whole again.
+#[derive(Debug)]
 struct Text {
     bytes: Vec<u8>,
     written: usize,
 }
 
+#[derive(Debug)]
 enum Sink {
     Syslog(Option<UnixDatagram>),
     File { path: PathBuf, file: File, id: (u64, u64) },
     Stdout,
+    Stderr,
 }
 
 impl Sink {
@@ -157,7 +236,7 @@ impl Sink {
     fn text(&self, line: &Line, host: &str, pid: u32) -> Text {
         let text = match self {
             Self::Syslog(_) => syslog_line(line, pid),
-            Self::File { .. } | Self::Stdout => file_line(line, host, pid),
+            Self::File { .. } | Self::Stdout | Self::Stderr => file_line(line, host, pid),
         };
         Text { bytes: text.into_bytes(), written: 0 }
     }
@@ -170,12 +249,14 @@ impl Sink {
                     None => connect()?,
                 };
                 // Kept only when it works: after an error the next try connects anew.
-                connected.send(&text.bytes)?;
+                text.send(&connected)?;
                 *socket = Some(connected);
                 Ok(())
             }
             Self::File { path, file, id } => {
                 if id_of_path(path) != Some(*id) {
+                    // What logrotate moved away is as sure as what stays.
+                    let _ = file.sync_data();
                     (*file, *id) = open_file(path)?;
                     text.written = 0;
                 }
@@ -186,11 +267,32 @@ impl Sink {
                 text.write_rest(&mut out)?;
                 out.flush()
             }
+            Self::Stderr => text.write_rest(&mut io::stderr().lock()),
         }
     }
 }
 
 impl Text {
+    /// One datagram, shorter where syslog takes none of this size.
+    fn send(&mut self, socket: &UnixDatagram) -> io::Result<()> {
+        loop {
+            match socket.send(&self.bytes) {
+                Err(e) if e.raw_os_error() == Some(EMSGSIZE) && self.bytes.len() > MIN_DATAGRAM => {
+                    let half = self.bytes.len() / 2;
+                    let end = (half..self.bytes.len()).find(|n| self.bytes.get(*n).is_some_and(|b| b & 0xc0 != 0x80));
+                    self.bytes.truncate(end.unwrap_or(half));
+                }
+                sent => return sent.map(drop),
+            }
+        }
+    }
+
+    /// After the rest of a line that was given up.
+    fn behind_a_torn_line(mut self) -> Self {
+        self.bytes.insert(0, b'\n');
+        self
+    }
+
     fn write_rest(&mut self, to: &mut impl Write) -> io::Result<()> {
         while let Some(rest) = self.bytes.get(self.written..).filter(|rest| !rest.is_empty()) {
             match to.write(rest) {
@@ -207,7 +309,7 @@ impl Text {
 fn connect() -> io::Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;
     socket.connect(DEV_LOG)?;
-    socket.set_write_timeout(Some(Duration::from_secs(1)))?;
+    socket.set_write_timeout(Some(SYSLOG_WAIT))?;
     Ok(socket)
 }
 
@@ -241,4 +343,59 @@ fn hostname() -> String {
     let uname = rustix::system::uname();
     let name = uname.nodename().to_string_lossy();
     name.split('.').next().filter(|label| !label.is_empty()).unwrap_or("localhost").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(text: &str) -> Line {
+        Line { ident: "postfix/ses-events", priority: Priority::Info, text: text.into() }
+    }
+
+    #[test]
+    fn a_line_of_a_file_is_within_postfix_bound() {
+        let longest = line(&"x".repeat(crate::lines::MAX_LINE_BYTES));
+        let host = "h".repeat(64); // HOST_NAME_MAX
+        assert!(
+            file_line(&longest, &host, 4_194_304).len() <= 2_000 && syslog_line(&longest, 4_194_304).len() <= 2_000
+        );
+    }
+
+    #[test]
+    fn a_file_is_opened_again_after_logrotate() {
+        let dir = tempfile::tempdir().expect("folder");
+        let path = dir.path().join("mail.log");
+        let mut sink = LogSink::open(&Output::File(path.clone())).expect("open");
+        sink.write(&line("one")).expect("written");
+        std::fs::rename(&path, dir.path().join("mail.log.1")).expect("moved");
+        sink.write(&line("two")).expect("written");
+        sink.sync().expect("synced");
+        let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).expect("file");
+        assert!(read("mail.log.1").ends_with(": one\n") && read("mail.log").ends_with(": two\n"));
+    }
+
+    #[test]
+    fn a_line_that_was_torn_goes_on_or_gets_an_end() {
+        let dir = tempfile::tempdir().expect("folder");
+        let path = dir.path().join("mail.log");
+        let mut sink = LogSink::open(&Output::File(path.clone())).expect("open");
+        let torn = || Text { bytes: b"half a line\n".to_vec(), written: 6 };
+        sink.unfinished = Some((line("a"), torn()));
+        sink.write(&line("a")).expect("written");
+        assert_eq!(std::fs::read_to_string(&path).expect("file"), " line\n");
+        sink.unfinished = Some((line("a"), torn()));
+        sink.write(&line("b")).expect("written");
+        let text = std::fs::read_to_string(&path).expect("file");
+        assert!(text.starts_with(" line\n\n2") && text.ends_with(": b\n"), "{text}");
+    }
+
+    #[test]
+    fn a_datagram_is_cut_at_a_character() {
+        let (a, _b) = UnixDatagram::pair().expect("pair");
+        rustix::net::sockopt::set_socket_send_buffer_size(&a, 4096).expect("small");
+        let mut text = Text { bytes: "\u{fc}".repeat(20_000).into_bytes(), written: 0 };
+        text.send(&a).expect("sent");
+        assert!(text.bytes.len() < 8_192 && std::str::from_utf8(&text.bytes).is_ok());
+    }
 }

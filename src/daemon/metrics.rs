@@ -4,6 +4,7 @@
 use crate::decide::Check;
 use crate::delegation::House;
 use crate::delegation::stats::Kind;
+use crate::events::Stats;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -26,6 +27,8 @@ pub struct Sources {
     pub lost_lines: Arc<AtomicU64>,
     /// The health of the suppression store.
     pub store_healthy: Box<dyn Fn() -> bool + Send + Sync>,
+    /// The event side.
+    pub events: Arc<Stats>,
 }
 
 impl fmt::Debug for Sources {
@@ -93,7 +96,7 @@ impl Collector for Sources {
         ] {
             gauge(&mut encoder, name, help, value)?;
         }
-        Ok(())
+        super::event_metrics::encode(&self.events, &mut encoder)
     }
 }
 
@@ -129,13 +132,13 @@ impl Sources {
     }
 }
 
-fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+pub(super) fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
     let metric = ConstCounter::new(value);
     let family = encoder.encode_descriptor(name, help, None, metric.metric_type())?;
     metric.encode(family)
 }
 
-fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+pub(super) fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
     let metric = ConstGauge::new(value);
     let family = encoder.encode_descriptor(name, help, None, metric.metric_type())?;
     metric.encode(family)

@@ -5,6 +5,8 @@
 pub mod admin;
 pub mod config;
 pub mod event_log;
+mod event_metrics;
+pub mod events;
 pub mod listeners;
 pub mod metrics;
 pub mod reload;

@@ -4,12 +4,14 @@
 use super::admin::{self, Office, StoreHealth};
 use super::config::Config;
 use super::event_log::Writer;
+use super::events::EventSide;
 use super::listeners::{self, Access, Endpoint, Inherited, ListenError, OwnFile};
 use super::metrics::{self, Sources};
 use super::reload::{self, ReloadState, Reloader};
 use crate::delegation::answer::unix_time;
 use crate::delegation::server::Bounds;
 use crate::delegation::{Gate, House, Server};
+use crate::events::Stats;
 use crate::lines::Outlet;
 use crate::meters::{self, Meters};
 use crate::rules::Problem;
@@ -18,13 +20,17 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
 /// How long connections get to finish what is in hand once the daemon stops: six times what a
 /// question can wait for the store. With what comes after it, the end stays within a second.
 const DRAIN: Duration = Duration::from_millis(300);
+
+/// How long the lock of the state folder is waited for, and how often it is tried.
+const LOCK_WAIT: Duration = Duration::from_secs(1);
+const LOCK_RETRY: Duration = Duration::from_millis(1);
 
 /// How often the limiter's counters are saved: what a power cut may cost.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
@@ -78,7 +84,7 @@ impl Fatal {
 /// Where it cannot start; the reason is for the operator.
 pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Fatal> {
     let mut signals = Signals::new().map_err(|e| Fatal::System("handle signals", e))?;
-    let _lock = lock_state(&config.state_dir)?;
+    let _lock = lock_state(&config.state_dir).await?;
     let rewriting = config.rewriting();
     let first = reload::first(&config.policy_dir, &rewriting, &config.state_dir).map_err(Fatal::Policy)?;
     let (outlet, lines) = Outlet::new();
@@ -115,7 +121,8 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Fat
     .map_err(|e| Fatal::System("start the reload thread", e))?;
 
     let gate = Arc::new(Gate::default());
-    let office = office(&house, &state, &writer, &follower);
+    let events = Arc::<Stats>::default();
+    let office = office(&house, &state, &writer, &follower, &events);
     let mut tasks = JoinSet::new();
     let opened = open_all(&config, &house, &gate, &office, &mut tasks);
     let (server, files) = match opened {
@@ -128,6 +135,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Fat
     };
     tasks.spawn(keep_limits(house.clone(), config.state_dir.clone(), gate.clone()));
     tasks.spawn(feed_watchdog(gate.clone()));
+    let event_side = EventSide::start(&config, &house, &events);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!(
         generation = house.rules.load().generation,
@@ -149,6 +157,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Fat
     tracing::info!("Stopping.");
     gate.close();
     drop(files);
+    let event_side = tokio::task::spawn_blocking(move || event_side.stop());
     if tokio::time::timeout(DRAIN, drained(&server, &mut tasks)).await.is_err() {
         tracing::warn!(
             connections = house.stats.connections.load(std::sync::atomic::Ordering::Relaxed),
@@ -161,6 +170,8 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Fat
         follower.stop();
     });
     let _ = tokio::time::timeout(Duration::from_millis(200), ended).await;
+    // It began with the drain of connections, and bounds itself.
+    let _ = event_side.await;
     save_limits(&house.meters, &config.state_dir);
     drop((server, office, house));
     writer.finish();
@@ -172,29 +183,41 @@ async fn drained(server: &Server, tasks: &mut JoinSet<()>) {
     while tasks.join_next().await.is_some() {}
 }
 
-/// One daemon per state folder; the lock goes with the process.
-fn lock_state(state_dir: &Path) -> Result<File, Fatal> {
+/// One daemon per state folder; the lock goes with the process. A command that writes event lines to the log has it
+/// for moments.
+async fn lock_state(state_dir: &Path) -> Result<File, Fatal> {
     let failed = |e| Fatal::State(state_dir.to_owned(), e);
     std::fs::create_dir_all(state_dir).map_err(failed)?;
     let lock = File::options().create(true).truncate(false).write(true).open(state_dir.join("gatepost.lock"));
     let lock = lock.map_err(failed)?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(Fatal::SecondInstance(state_dir.to_owned())),
-        Err(TryLockError::Error(e)) => Err(failed(e)),
+    let latest = Instant::now() + LOCK_WAIT;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(lock),
+            Err(TryLockError::WouldBlock) if Instant::now() < latest => tokio::time::sleep(LOCK_RETRY).await,
+            Err(TryLockError::WouldBlock) => return Err(Fatal::SecondInstance(state_dir.to_owned())),
+            Err(TryLockError::Error(e)) => return Err(failed(e)),
+        }
     }
 }
 
-fn office(house: &Arc<House>, state: &Arc<ReloadState>, writer: &Writer, follower: &Arc<Follower>) -> Arc<Office> {
+fn office(
+    house: &Arc<House>,
+    state: &Arc<ReloadState>,
+    writer: &Writer,
+    follower: &Arc<Follower>,
+    events: &Arc<Stats>,
+) -> Arc<Office> {
     let (follower, same) = (follower.clone(), follower.clone());
     let registry = metrics::registry(Sources {
         house: house.clone(),
         reload: state.clone(),
         lost_lines: writer.lost.clone(),
         store_healthy: Box::new(move || follower.status().trouble.is_none()),
+        events: events.clone(),
     });
     let store = StoreHealth(Box::new(move || same.status().trouble.map(|t| t.to_string())));
-    Arc::new(Office { house: house.clone(), reload: state.clone(), registry, store })
+    Arc::new(Office { house: house.clone(), reload: state.clone(), registry, store, events: events.clone() })
 }
 
 type Opening = (Arc<Server>, Vec<OwnFile>);

@@ -20,6 +20,9 @@ use std::time::Duration;
 /// Where the configuration stands unless another file is named.
 pub const DEFAULT_PATH: &str = "/etc/gatepost/gatepost.toml";
 
+/// `[milter] correlation_header`, where nothing else is said.
+pub const DEFAULT_CORRELATION_HEADER: &str = "X-Correlation-ID";
+
 /// The configuration of the daemon and of every command.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -45,7 +48,7 @@ pub struct Config {
     pub suppression_store: PathBuf,
     /// `[limits] max_keys`: how many keys are counted at once.
     pub max_keys: usize,
-    /// `[events]`; not served yet.
+    /// `[events]`; `None`: no events are followed.
     pub events: Option<Events>,
     /// `[event_log] output`.
     pub event_log_output: Output,
@@ -177,6 +180,12 @@ impl Config {
         self.suppression_store.clone()
     }
 
+    /// The header that carries the correlation id where no tag of SES does.
+    #[must_use]
+    pub fn correlation_header(&self) -> &str {
+        self.milter.as_ref().map_or(DEFAULT_CORRELATION_HEADER, |milter| &milter.correlation_header)
+    }
+
     /// Takes the keys over that a running daemon can apply.
     pub fn take_live(&mut self, new: &Self) {
         self.policy_dir.clone_from(&new.policy_dir);
@@ -196,6 +205,8 @@ impl Config {
             ("delegation.idle_timeout", self.idle_timeout != new.idle_timeout),
             ("suppression.store", self.suppression_store != new.suppression_store),
             ("limits.max_keys", self.max_keys != new.max_keys),
+            ("events", self.events != new.events),
+            ("milter.correlation_header", self.correlation_header() != new.correlation_header()),
             ("event_log.output", self.event_log_output != new.event_log_output),
             ("admin.listen", self.admin_listen != new.admin_listen),
         ]
@@ -244,7 +255,7 @@ mod tests {
             "#;
         let (config, warnings) = parse(Path::new("f"), text.as_bytes()).expect("sound");
         let lines: Vec<_> = warnings.iter().map(|w| (w.line, w.is_warning())).collect();
-        assert_eq!(lines, [(5, true), (11, true), (17, true)]);
+        assert_eq!(lines, [(5, true), (17, true)]);
         assert_eq!(config.delegation_listen[1], Endpoint::Inet("[::1]:10031".into()));
         assert_eq!((config.socket_mode, &config.socket_group), (0o660, &None));
         assert_eq!(config.idle_timeout, Duration::from_secs(3600));
@@ -252,6 +263,14 @@ mod tests {
         assert_eq!(config.events.expect("events").source, EventSource::Spool("/var/lib/gatepost/spool".into()));
         assert_eq!(config.event_log_output, Output::File("/var/log/gatepost/mail.log".into()));
         assert!(config.logs.expect("logs").journal && config.admin_listen.is_empty());
+    }
+
+    #[test]
+    fn events_of_all_accounts_are_warned_about() {
+        let text = "[events]\nsource = \"spool\"\nspool_dir = \"/spool\"\n";
+        let (_, warnings) = parse(Path::new("f"), text.as_bytes()).expect("sound");
+        assert_eq!(warnings.len(), 1);
+        assert!(warnings[0].to_string().starts_with("f:1:1: warning: [events] has no accounts"), "{}", warnings[0]);
     }
 
     #[test]
@@ -281,6 +300,8 @@ mod tests {
         assert_eq!(live, new);
         new.socket_mode = 0o600;
         new.admin_listen.clear();
-        assert_eq!(old.needs_restart(&new), ["delegation.socket_mode", "admin.listen"]);
+        let source = EventSource::Spool("/spool".into());
+        new.events = Some(Events { source, accounts: Vec::new() });
+        assert_eq!(old.needs_restart(&new), ["delegation.socket_mode", "events", "admin.listen"]);
     }
 }

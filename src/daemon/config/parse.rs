@@ -18,6 +18,9 @@ use std::time::Duration;
 const MIN_IDLE: Duration = Duration::from_secs(310);
 const MAX_IDLE: Duration = Duration::from_secs(86_400);
 
+/// Most queues: each has a long poll under way at all times, and up to sixteen.
+const MAX_QUEUES: usize = 16;
+
 /// What was read of a file, problems or not.
 #[derive(Debug)]
 pub struct Salvaged {
@@ -67,7 +70,7 @@ fn config(root: &mut Table<'_>) -> (Config, bool) {
         config.suppression_store = store;
     }
     root.section("limits", |table| limits(table, &mut config.max_keys));
-    config.events = unserved(root, "events", events).flatten();
+    config.events = root.section("events", events).flatten();
     if let Some(output) = root.section("event_log", event_log).flatten() {
         config.event_log_output = output;
     }
@@ -184,7 +187,7 @@ fn milter(table: &mut Table<'_>, sockets: &mut Sockets) -> Milter {
     Milter {
         listen,
         listen_local,
-        correlation_header: header.unwrap_or_else(|| "X-Correlation-ID".into()),
+        correlation_header: header.unwrap_or_else(|| super::DEFAULT_CORRELATION_HEADER.into()),
         ses_configuration_set: set,
         trusted_networks: networks.unwrap_or_default().iter().filter_map(words::network).collect(),
         bounce_sender: table.get("bounce_sender").and_then(|item| address(&item)),
@@ -243,7 +246,13 @@ fn events(table: &mut Table<'_>) -> Option<Events> {
     let source = table.require("source", "source = \"sqs\"").and_then(|i| i.choice(&[("sqs", true), ("spool", false)]));
     let urls = table.get("queue_url");
     let spool = table.get("spool_dir");
-    let accounts = table.get("accounts").map(|item| accounts(&item)).unwrap_or_default();
+    let accounts = match table.get("accounts") {
+        Some(item) => accounts(&item),
+        None => {
+            table.warn("[events] has no accounts, so events of every account are taken, from whoever may write to the queue; name yours, such as accounts = [\"123456789012\"]");
+            Vec::new()
+        }
+    };
     let urls = urls.map(|item| queue_urls(&item));
     let spool = spool.map(|item| absolute(&item, "/var/lib/gatepost/spool"));
     let source = if source? {
@@ -265,6 +274,9 @@ fn queue_urls(item: &Item<'_>) -> Vec<String> {
     let entries = item.list_or_one(expected).unwrap_or_default();
     if item.is_empty_list() {
         item.problem("events.queue_url is empty; name at least one queue");
+    }
+    if entries.len() > MAX_QUEUES {
+        item.problem(format!("events.queue_url names {} queues; at most {MAX_QUEUES} are polled", entries.len()));
     }
     let url = |entry: &Item<'_>| {
         let text = entry.text(expected)?;
@@ -290,6 +302,9 @@ fn accounts(item: &Item<'_>) -> Vec<String> {
         Some(text.to_owned())
     };
     let entries = item.list("a list such as [\"123456789012\"]").unwrap_or_default();
+    if item.is_empty_list() {
+        item.problem("events.accounts is empty; name at least one account, or take the line out to take events of all");
+    }
     entries.iter().filter_map(account).collect()
 }
 
