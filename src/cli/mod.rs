@@ -1,11 +1,14 @@
 //! The command line: one file per command. Exit codes are those of sysexits(3).
 
 pub mod check;
+pub mod events;
 pub mod explain;
 pub mod generate;
+pub mod ingest;
 pub mod limits;
 pub mod output;
 pub mod serve;
+pub mod signals;
 pub mod suppress;
 pub mod time;
 
@@ -67,6 +70,11 @@ pub enum Command {
     /// The suppression list
     #[command(subcommand)]
     Suppress(suppress::SuppressCommand),
+    /// Read SES's events from files, by the same path as those from SQS
+    Ingest(ingest::IngestArgs),
+    /// SES's events that could not be read
+    #[command(subcommand)]
+    Events(events::EventsCommand),
     /// The counters of the running daemon
     #[command(subcommand)]
     Limits(limits::LimitsCommand),
@@ -96,6 +104,12 @@ pub fn main() -> u8 {
         Command::Suppress(command) => with_config(config, |config| {
             with_console(|console| suppress::run(&command, &config.store_path(), cli.json, console))
         }),
+        Command::Ingest(args) => {
+            with_config(config, |config| with_console(|console| ingest::run(&args, config, cli.json, console)))
+        }
+        Command::Events(command) => {
+            with_config(config, |config| with_console(|console| events::run(&command, config, cli.json, console)))
+        }
         Command::Limits(command) => with_config(config, |config| limits::run(&command, config, cli.json)),
         Command::Completions(args) => generate::completions(&args),
         Command::Man(args) => generate::man(&args),

@@ -1,8 +1,10 @@
 //! `gatepost suppress`: the suppression list, with the daemon up or down. A running daemon follows
 //! what is changed here within a second.
 
+mod brake;
 mod import;
 mod record;
+mod remove;
 mod sources;
 
 use super::exit;
@@ -11,6 +13,7 @@ use super::time;
 use crate::mail::{Address, Printable};
 use crate::store::{Counts, Entry, Filter, OnExisting, Origin, Reader, Reason, Store, StoreError};
 use record::Record;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 pub use sources::Format;
@@ -36,6 +39,8 @@ pub enum SuppressCommand {
     Add(AddArgs),
     /// Take addresses off the list, named or by filter; an older event cannot bring them back
     Remove(RemoveArgs),
+    /// Say whether the brake is on and which entries it holds back; enforce or discard them, which takes it off
+    Brake(BrakeArgs),
     /// Read addresses from a file: our CSV or JSON, a plain list, or what
     /// `aws sesv2 list-suppressed-destinations` printed
     Import(ImportArgs),
@@ -75,6 +80,9 @@ pub struct ListArgs {
     /// At most so many
     #[arg(long, value_name = "N")]
     pub limit: Option<u64>,
+    /// Entries that the brake holds back: recorded, not enforced
+    #[arg(long)]
+    pub held: bool,
 }
 
 /// `add`.
@@ -112,6 +120,17 @@ pub struct RemoveArgs {
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
+}
+
+/// `brake`.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub struct BrakeArgs {
+    /// Suppress what it holds back
+    #[arg(long, conflicts_with = "discard")]
+    pub enforce: bool,
+    /// Forget what it holds back; an older event cannot bring it back
+    #[arg(long)]
+    pub discard: bool,
 }
 
 /// `import`.
@@ -163,7 +182,8 @@ pub fn run(command: &SuppressCommand, path: &Path, json: bool, console: &mut Con
         SuppressCommand::List(args) => list(args, path, json, console),
         SuppressCommand::Show { address } => show(address, path, json, console),
         SuppressCommand::Add(args) => add(args, path, json, console),
-        SuppressCommand::Remove(args) => remove(args, path, json, console),
+        SuppressCommand::Remove(args) => remove::run(args, path, json, console),
+        SuppressCommand::Brake(args) => brake::run(*args, path, json, console),
         SuppressCommand::Import(args) => import::run(args, path, json, console),
         SuppressCommand::Export(args) => export(args, path, json, console),
     }?;
@@ -174,36 +194,51 @@ pub fn run(command: &SuppressCommand, path: &Path, json: bool, console: &mut Con
 fn list(args: &ListArgs, path: &Path, json: bool, console: &mut Console<'_>) -> Result<u8, Failure> {
     let filter = args.filter.in_force(console.now)?;
     let Some(reader) = open_existing(path, console)? else { return Ok(0) };
-    reader.scan(&filter, args.limit, |entry| -> Result<(), Failure> {
-        match json {
-            true => Record::from(&entry).write_json(console.out)?,
-            false => writeln!(console.out, "{}", in_a_line(&entry))?,
-        }
-        Ok(())
-    })?;
+    if args.held {
+        brake::list(&reader, &filter, args.limit, json, console.out)?;
+        return Ok(0);
+    }
+    reader.scan(&filter, args.limit, |entry| write_entry(&entry, json, console.out))?;
     Ok(0)
+}
+
+/// One line.
+fn write_entry(entry: &Entry, json: bool, out: &mut dyn Write) -> Result<(), Failure> {
+    match json {
+        true => Record::from(entry).write_json(out)?,
+        false => writeln!(out, "{}", in_a_line(entry))?,
+    }
+    Ok(())
 }
 
 fn show(address: &str, path: &Path, json: bool, console: &mut Console<'_>) -> Result<u8, Failure> {
     let address = parse(address)?;
-    let found = match open_existing(path, console)? {
-        Some(reader) => reader.get(address.as_str())?,
-        None => None,
+    let (found, held) = match open_existing(path, console)? {
+        Some(reader) => (reader.get(address.as_str())?, reader.held_entry(address.as_str())?),
+        None => (None, None),
     };
-    match found {
-        Some(entry) if entry.in_force(console.now) => {
-            match json {
-                true => Record::from(&entry).write_json(console.out)?,
-                false => write!(console.out, "{}", in_full(&entry))?,
-            }
-            Ok(0)
+    let (in_force, held) =
+        (found.as_ref().filter(|e| e.in_force(console.now)), held.filter(|e| e.in_force(console.now)));
+    if let Some(entry) = in_force.or(held.as_ref()) {
+        match json {
+            true => Record::from(entry).write_json(console.out)?,
+            false => write!(console.out, "{}", in_full(entry))?,
         }
-        Some(Entry { expires: Some(at), .. }) => {
-            let (address, at) = (printable(address.as_str()), time::rfc3339(at));
-            Err(Failure::new(1, format!("{address}: not suppressed; its entry expired at {at}")))
+        if in_force.is_some() {
+            return Ok(0);
         }
-        _ => Err(Failure::new(1, format!("{}: not suppressed", printable(address.as_str())))),
     }
+    let address = printable(address.as_str());
+    Err(Failure::new(
+        1,
+        match (held, found) {
+            (Some(_), _) => format!("{address}: not suppressed; recorded, not enforced: the brake is on"),
+            (None, Some(Entry { expires: Some(at), .. })) => {
+                format!("{address}: not suppressed; its entry expired at {}", time::rfc3339(at))
+            }
+            _ => format!("{address}: not suppressed"),
+        },
+    ))
 }
 
 fn add(args: &AddArgs, path: &Path, json: bool, console: &mut Console<'_>) -> Result<u8, Failure> {
@@ -224,73 +259,6 @@ fn add(args: &AddArgs, path: &Path, json: bool, console: &mut Console<'_>) -> Re
     match json {
         true => writeln!(console.out, "{}", counts_json(counts))?,
         false => writeln!(console.out, "{}", in_words(counts))?,
-    }
-    Ok(0)
-}
-
-fn remove(args: &RemoveArgs, path: &Path, json: bool, console: &mut Console<'_>) -> Result<u8, Failure> {
-    let filter = args.filter.parse(console.now)?;
-    match (args.addresses.is_empty(), filter.is_empty(), args.all) {
-        (false, true, false) => return remove_named(args, path, json, console),
-        (true, false, false) | (true, true, true) => {}
-        (true, true, false) => {
-            return Err(Failure::new(exit::USAGE, "name addresses, a filter such as --reason or --since, or --all"));
-        }
-        _ => {
-            return Err(Failure::new(exit::USAGE, "addresses, filters and --all do not go together: give one of them"));
-        }
-    }
-    let Some(reader) = open_existing(path, console)? else { return Ok(0) };
-    let count = reader.count(&filter)?;
-    drop(reader);
-    if args.dry_run {
-        report_removed(console, json, "would_remove", count, format_args!("would remove {}", entries(count)))?;
-        return Ok(0);
-    }
-    if args.all && !args.yes && !sure(count, console)? {
-        writeln!(console.err, "nothing was removed")?;
-        return Ok(0);
-    }
-    let removed = Store::open(path)?.remove_matching(&filter, console.now)?;
-    let count = removed.entries;
-    report_removed(console, json, "removed", count, format_args!("removed {}", entries(count)))?;
-    if removed.bounces_and_complaints > 0 {
-        writeln!(
-            console.err,
-            "{} of them for a bounce or a complaint: these may still stand on SES's own account list, which is not \
-             changed from here. For each address that should get mail again:\n  {}",
-            removed.bounces_and_complaints,
-            ses_command("ADDRESS")
-        )?;
-    }
-    Ok(0)
-}
-
-fn remove_named(args: &RemoveArgs, path: &Path, json: bool, console: &mut Console<'_>) -> Result<u8, Failure> {
-    let addresses: Vec<Address> = args.addresses.iter().map(|a| parse(a)).collect::<Result<_, _>>()?;
-    if args.dry_run {
-        let Some(reader) = open_existing(path, console)? else { return Ok(0) };
-        let mut count = 0;
-        for address in &addresses {
-            count += u64::from(reader.get(address.as_str())?.is_some());
-        }
-        report_removed(console, json, "would_remove", count, format_args!("would remove {}", entries(count)))?;
-        return Ok(0);
-    }
-    let removed = Store::open(path)?.remove(&addresses, console.now)?;
-    let count = removed.iter().flatten().count() as u64;
-    report_removed(console, json, "removed", count, format_args!("removed {}", entries(count)))?;
-    for (address, old) in addresses.iter().zip(&removed) {
-        match old {
-            None => writeln!(console.err, "{}: was not on the list", printable(address.as_str()))?,
-            Some(entry) if matches!(entry.reason, Reason::Bounce | Reason::Complaint) => writeln!(
-                console.err,
-                "{} may still stand on SES's own account list, which is not changed from here:\n  {}",
-                printable(address.as_str()),
-                ses_command(entry.original())
-            )?,
-            Some(_) => {}
-        }
     }
     Ok(0)
 }
@@ -374,40 +342,6 @@ fn expiry(ttl: &str, now: i64) -> Result<Option<i64>, Failure> {
     }
 }
 
-fn sure(count: u64, console: &mut Console<'_>) -> Result<bool, Failure> {
-    if !console.input_is_terminal {
-        let text = "--all removes the whole list and there is no terminal to ask on: give --yes as well";
-        return Err(Failure::new(exit::USAGE, text));
-    }
-    console.confirm(&format!("Remove all {}?", entries(count)))
-}
-
-fn report_removed(
-    console: &mut Console<'_>,
-    json: bool,
-    key: &str,
-    count: u64,
-    words: std::fmt::Arguments<'_>,
-) -> Result<(), Failure> {
-    match json {
-        true => writeln!(console.out, "{{\"{key}\":{count}}}")?,
-        false => writeln!(console.out, "{words}")?,
-    }
-    Ok(())
-}
-
-/// The command that takes an address off SES's own list, quoted for a shell.
-fn ses_command(address: &str) -> String {
-    let address = printable(address);
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"@._+".contains(&b);
-    let address = match address.as_str() {
-        // a minus at the beginning would be taken for an option
-        a if a.bytes().all(plain) => format!(" {a}"),
-        a => format!("='{}'", a.replace('\'', r"'\''")),
-    };
-    format!("aws sesv2 delete-suppressed-destination --email-address{address}")
-}
-
 fn in_a_line(entry: &Entry) -> String {
     let until = entry.expires.map_or_else(|| "never".to_owned(), time::rfc3339);
     let evidence = Printable::new(entry.evidence.as_bytes(), LIST_EVIDENCE_BYTES);
@@ -469,12 +403,5 @@ mod tests {
         assert_eq!(list.filter.reason, [Reason::Bounce, Reason::GlobalList]);
         let wrong = Line::try_parse_from(["suppress", "list", "--reason", "spam"]).expect_err("no such reason");
         assert!(wrong.to_string().contains("\"spam\" is no reason: expected one of bounce, global_list"), "{wrong}");
-    }
-
-    #[test]
-    fn the_command_for_ses_is_quoted_for_a_shell() {
-        let command = "aws sesv2 delete-suppressed-destination --email-address";
-        assert_eq!(ses_command("User@Example.com"), format!("{command} User@Example.com"));
-        assert_eq!(ses_command("-o'x$(id)@a.b"), format!(r"{command}='-o'\''x$(id)@a.b'"));
     }
 }
