@@ -1,37 +1,43 @@
-# make demo [KEEP=1] | test | lint | bench | audit | fuzz
+# make demo [KEEP=1] | test | lint | bench | crash [KILLS=200] | audit | fuzz
 
 SHELL := /bin/bash
 CARGO_TARGET_DIR ?= target
 export CARGO_TARGET_DIR
 
-# To build: a C compiler for the bundled SQLite. To run: Postfix and what tests and demo look at it with.
+# To build: a C compiler for the bundled SQLite. To run: Postfix, what tests and demo look at it with, and Python for what
+# stands for Amazon's services.
 BUILD_PACKAGES := gcc libc6-dev
-RUN_PACKAGES := postfix swaks pflogsumm systemd ca-certificates
+RUN_PACKAGES := postfix swaks pflogsumm systemd ca-certificates python3 python3-venv faketime
 
 # Postfix must be started by root. Built as whoever calls, run by sudo.
 ifneq ($(shell id -u),0)
-AS_ROOT := sudo --preserve-env=KEEP,TMPDIR
+AS_ROOT := sudo --preserve-env=KEEP,TMPDIR,GATEPOST_KILLS
 RUNNER := --config "target.'cfg(unix)'.runner = '$(AS_ROOT)'"
 endif
 
-.PHONY: demo test lint bench audit fuzz packages
+.PHONY: demo test lint bench crash audit fuzz packages venv
 
 demo: packages
 	cargo build --locked
 	$(AS_ROOT) demo/run "$(CARGO_TARGET_DIR)/debug/gatepost"
 
-test: packages
+test: packages venv
 	cargo build --locked --all-targets
 	cargo test --locked $(RUNNER)
-	cargo test --locked $(RUNNER) --bench policy
+	cargo test --locked $(RUNNER) --bench policy --bench events
 
 lint:
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 
-bench: packages
+bench: packages venv
 	benches/run
+
+# kill -9 at random moments under event load.
+KILLS ?= 200
+crash: packages
+	GATEPOST_KILLS=$(KILLS) cargo test --locked $(RUNNER) --test it killed_at_random -- --nocapture
 
 # Licences, banned and doubled crates, where crates come from. Known holes (`cargo deny check advisories`) change
 # without a change here, so they are looked at apart.
@@ -44,3 +50,7 @@ fuzz:
 
 packages:
 	@.ci/packages $(BUILD_PACKAGES) $(RUN_PACKAGES)
+
+# Python with moto, boto3 and cfn-lint, in $(CARGO_TARGET_DIR)/venv.
+venv: packages
+	@.ci/venv
