@@ -3,33 +3,45 @@
 //!
 //! Harness: [`postfix`] is a scratch Postfix, [`sink`] what it hands its mail to, [`smtp`] a client that
 //! hides nothing, [`gatepost`] the binary under test, [`asker`] asks it without a Postfix, [`faults`]
-//! daemons in trouble. Nothing waits by sleeping:
+//! daemons in trouble, [`aws`] what stands for Amazon's services, [`queue`] a daemon that follows a stand-in for SQS.
+//! Nothing waits by sleeping:
 //! [`wait`] asks until a condition holds or a deadline passes. Whatever is started is ended by its pid.
 #![allow(clippy::unwrap_used, reason = "the harness is part of the tests")]
 
 mod asker;
+mod aws;
 mod faults;
 mod gatepost;
 mod postfix;
+mod queue;
 mod sink;
 mod smtp;
 mod wait;
 
 mod access5;
 mod admin;
+mod brake;
 mod commands;
 mod corpus;
 mod counting;
 mod down;
+mod events_corpus;
+mod events_crash;
+mod ingest;
 mod limits;
+mod moto;
 mod pflogsumm;
+mod quarantine;
+mod queue_faults;
 mod relay;
 mod reload;
 mod reload_trouble;
 mod restart;
 mod server;
+mod ses_events;
 mod snippets;
 mod sockets;
+mod store_faults;
 mod suppress;
 mod systemd;
 mod tidy;

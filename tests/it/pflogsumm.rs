@@ -76,7 +76,7 @@ fn logs_of_a_busy_hour() -> (String, String) {
 }
 
 /// What pflogsumm prints, its lines sorted: those of equal counts come in any order.
-fn summary(log: &str) -> String {
+pub fn summary(log: &str) -> String {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), log).unwrap();
     let out = Command::new("pflogsumm")
@@ -93,7 +93,7 @@ fn summary(log: &str) -> String {
 }
 
 /// `Nov 23 05:28:57 host`, as rsyslog writes it, before what comes behind the host in a line of ours.
-fn as_syslog(line: &str, stamp: &str) -> String {
+pub fn as_syslog(line: &str, stamp: &str) -> String {
     let text = line.splitn(3, ' ').nth(2).unwrap();
     format!("{stamp} {text}")
 }
@@ -126,7 +126,7 @@ fn pflogsumm_counts_the_same_with_our_lines_as_without() {
 }
 
 /// Each of `extra` behind a line of `log`, in turn.
-fn interleaved(log: &str, extra: &[String]) -> String {
+pub fn interleaved(log: &str, extra: &[String]) -> String {
     let mut extra = extra.iter();
     let mut lines: Vec<&str> = Vec::new();
     for line in log.lines() {

@@ -156,10 +156,14 @@ fn an_older_event_does_not_bring_back_what_was_removed() {
         ("new@sub.example.org", NOW, true),
         ("new@example.com", NOW, true),
     ] {
-        assert_eq!(store.may_add(&event(address, created)), Ok(may), "{address} {created}");
+        assert_eq!(store.may_add(&event(address, created), created, false), Ok(may), "{address} {created}");
     }
     put(&mut store, &["a@example.com"]);
-    assert_eq!(store.may_add(&event("a@example.com", NOW)), Ok(true), "what an operator adds lifts the tombstone");
+    assert_eq!(
+        store.may_add(&event("a@example.com", NOW), NOW, false),
+        Ok(true),
+        "what an operator adds lifts the tombstone"
+    );
 }
 
 #[test]
@@ -171,10 +175,10 @@ fn purging_drops_expired_entries_and_old_tombstones() {
     store.remove_matching(&Filter { text: Some("x".into()), ..Filter::default() }, NOW).expect("remove");
     store.purge(NOW + 4).expect("purge");
     assert!(store.get("a@example.com").expect("get").is_some());
-    assert_eq!(store.may_add(&entry("b@example.com")), Ok(false));
+    assert_eq!(store.may_add(&entry("b@example.com"), NOW, false), Ok(false));
     store.purge(NOW + gatepost::store::TOMBSTONE_SECONDS).expect("purge");
     assert_eq!(store.get("a@example.com"), Ok(None));
-    assert_eq!(store.may_add(&Entry { evidence: "x".into(), ..entry("b@example.com") }), Ok(true));
+    assert_eq!(store.may_add(&Entry { evidence: "x".into(), ..entry("b@example.com") }, NOW, false), Ok(true));
 }
 
 #[test]
@@ -524,7 +528,7 @@ fn filters_choose() {
     ];
     store.put(&entries, OnExisting::Replace, NOW).expect("put");
     let names = |filter: FilterArgs| {
-        let ran = cli(&path, &SuppressCommand::List(ListArgs { filter, limit: None }));
+        let ran = cli(&path, &SuppressCommand::List(ListArgs { filter, limit: None, held: false }));
         assert_eq!(ran.code, Ok(0));
         ran.out.lines().map(|l| l[..1].to_owned()).collect::<String>()
     };

@@ -126,6 +126,7 @@ fn the_papers_are_there_and_their_links_lead_somewhere() {
         "CONTRIBUTING.md",
         "CHANGELOG.md",
         "LICENSE",
+        "aws/README.md",
         "policy/README.md",
         "postfix-snippets/README.md",
         "systemd/README.md",

@@ -188,18 +188,19 @@ fn a_database_out_of_reach() {
 }
 
 /// A small file system; unmounted at the end.
-struct Small(PathBuf);
+pub struct Small(PathBuf);
 
 impl Small {
-    fn at(path: &Path) -> Self {
-        let status =
-            Command::new("mount").args(["-t", "tmpfs", "-o", "size=512k", "tmpfs"]).arg(path).status().unwrap();
+    /// One of this size, as mount(8) reads it.
+    pub fn at(path: &Path, size: &str) -> Self {
+        let size = format!("size={size}");
+        let status = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(path).status().unwrap();
         assert!(status.success(), "mount");
         Self(path.to_owned())
     }
 
     /// Takes all the room that is left.
-    fn fill(&self) -> PathBuf {
+    pub fn fill(&self) -> PathBuf {
         let path = self.0.join("filler");
         let mut file = fs::File::create(&path).unwrap();
         while std::io::Write::write(&mut file, &[0; 4096]).is_ok_and(|n| n > 0) {}
@@ -216,7 +217,7 @@ impl Drop for Small {
 #[test]
 fn a_disk_that_is_full() {
     let home = Home::alone(SENDERS, "");
-    let small = Small::at(&home.path("state"));
+    let small = Small::at(&home.path("state"), "512k");
     home.run(&["suppress", "add", "first@example.net"]);
     let log = home.path("state/mail.log");
     home.configure(&format!("[event_log]\noutput = \"file:{}\"", log.display()), "");

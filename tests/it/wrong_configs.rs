@@ -347,7 +347,7 @@ bounce_sender = "bounces"
         ..CASE
     },
     Case {
-        name: "the events' section, checked though not served",
+        name: "the events' section",
         gatepost: r#"policy_dir = "{dir}/policy"
 [events]
 source = "sns"
@@ -358,7 +358,6 @@ paths = ["mail.log"]
 journal = "yes"
 "#,
         expected: &[
-            "gatepost.toml:2:1: warning: [events] is checked, but not served by this version",
             r#"gatepost.toml:3:10: events.source must be "sqs" or "spool"; this is "sns""#,
             r#"gatepost.toml:4:13: events.queue_url must be the URL of a queue, such as "https://sqs.eu-west-1.amazonaws.com/123456789012/ses-events-queue"; this is "ses-events-queue""#,
             r#"gatepost.toml:5:13: events.accounts must be an AWS account of 12 digits in quotes, such as "123456789012"; this is "1234""#,
@@ -377,7 +376,20 @@ source = "sqs"
 "#,
         expected: &[
             r#"gatepost.toml:2:1: [events] has source "sqs" but no queue_url; add a line such as queue_url = "https://sqs.eu-west-1.amazonaws.com/123456789012/ses-events-queue""#,
-            "gatepost.toml:2:1: warning: [events] is checked, but not served by this version",
+            r#"gatepost.toml:2:1: warning: [events] has no accounts, so events of every account are taken, from whoever may write to the queue; name yours, such as accounts = ["123456789012"]"#,
+        ],
+        ..CASE
+    },
+    Case {
+        name: "accounts that are none",
+        gatepost: r#"policy_dir = "{dir}/policy"
+[events]
+source = "spool"
+spool_dir = "/var/lib/gatepost/spool"
+accounts = []
+"#,
+        expected: &[
+            "gatepost.toml:5:12: events.accounts is empty; name at least one account, or take the line out to take events of all",
         ],
         ..CASE
     },
