@@ -4,21 +4,25 @@
 
 use gatepost::daemon::config;
 use gatepost::delegation::codec::{self, MAX_REQUEST_BYTES, WireError};
+use gatepost::events::{self, Digest, Settings, Verdict};
+use gatepost::lines::MAX_LINE_BYTES;
 use gatepost::mail::{Address, Canonical, Rewriting};
 use gatepost::rules::rate::{parse_span, span_text};
-use gatepost::rules::{Allowlist, Files, Problem, Quota, Rate};
+use gatepost::rules::{Allowlist, Files, Problem, Quota, Rate, SuppressionRules};
+use gatepost::store::{Cause, Effect, Entry, MAX_EVIDENCE_BYTES};
 use std::path::Path;
 
 /// A target: bytes in, a panic where something is wrong.
 pub type Target = fn(&[u8]);
 
 /// All targets by name; the name is also that of the corpus.
-pub const TARGETS: [(&str, Target); 5] = [
+pub const TARGETS: [(&str, Target); 6] = [
     ("request_codec", request_codec),
     ("allowlist", allowlist),
     ("policy_toml", policy_toml),
     ("rate", rate),
     ("address", address),
+    ("event", event),
 ];
 
 /// The policy protocol: the same requests come out however the bytes are split, nothing is longer
@@ -159,6 +163,70 @@ pub fn address(data: &[u8]) {
     assert_eq!(Address::parse(address.as_str()), Ok(address.clone()));
     assert!(!address.as_str().chars().any(char::is_control));
     assert!(!address.domain().is_empty());
+}
+
+/// A body of SES's queue, to its lines: the same each time, lines printable and bounded, and what goes on the
+/// list canonical and dated.
+pub fn event(data: &[u8]) {
+    for (accounts, rules) in [(&[][..], SuppressionRules::default()), (&["123456789012".to_owned()], any_candidate())] {
+        let settings = Settings { rules: &rules, accounts, correlation_header: "X-Correlation-ID", now: NOW };
+        let digest = events::digest(data, &settings);
+        assert_eq!(events::digest(data, &settings), digest);
+        assert!(digest.effects.is_empty() != matches!(digest.verdict, Verdict::Event { .. }));
+        check_words(&digest);
+        digest.effects.iter().for_each(check_effect);
+    }
+}
+
+/// Later than every event of the corpus.
+const NOW: i64 = 1_800_000_000;
+
+fn any_candidate() -> SuppressionRules {
+    SuppressionRules { complaint_needs_one_candidate: false, ..SuppressionRules::default() }
+}
+
+/// What is said of a body in the daemon's own log.
+fn check_words(digest: &Digest) {
+    let said = match &digest.verdict {
+        Verdict::Event { .. } | Verdict::NotAnEvent(_) => "",
+        Verdict::Foreign { account: text } | Verdict::Unknown { what: text } | Verdict::Unreadable { why: text } => {
+            text
+        }
+    };
+    for text in [said, digest.oddity.as_deref().unwrap_or_default()] {
+        assert!(text.len() <= 300 && !text.chars().any(char::is_control), "{text:?}");
+    }
+}
+
+fn check_effect(effect: &Effect) {
+    let line = effect.line.to_line().text;
+    assert!(line.len() <= MAX_LINE_BYTES && !line.chars().any(char::is_control), "{line:?}");
+    let (id, rest) = line.split_once(": to=<").expect("the id comes first");
+    assert!(!id.is_empty() && !id.contains([' ', ':']), "{id:?}");
+    let (_, rest) = rest.split_once('>').expect("a recipient");
+    assert!(rest.starts_with(", relay=amazonses.com, "), "{line:?}");
+    let statuses: Vec<_> = rest.match_indices("status=").collect();
+    assert!(statuses.len() == 1 && !rest.contains("status=sent") && !rest.contains("status=deferred"), "{line:?}");
+    match &effect.cause {
+        Cause::Nothing => {}
+        Cause::Delivered { address } => check_address(address, &effect.line.to),
+        Cause::Suppress { entry, mail_time, .. } | Cause::Full { entry, mail_time, .. } => {
+            check_address(&entry.address, &effect.line.to);
+            assert!(*mail_time <= NOW);
+            check_entry(entry);
+        }
+    }
+}
+
+fn check_address(address: &Address, to: &str) {
+    assert_eq!(address.as_str(), to);
+    assert_eq!(Address::parse(to), Ok(address.clone()));
+}
+
+fn check_entry(entry: &Entry) {
+    assert!(entry.created <= NOW && entry.expires.is_none_or(|at| at > entry.created), "{entry:?}");
+    assert!(entry.evidence.len() <= MAX_EVIDENCE_BYTES);
+    assert_eq!(Address::parse(entry.original()).as_ref(), Ok(&entry.address));
 }
 
 /// A finding names a line of the file (0: the file as a whole), and is one line of text.

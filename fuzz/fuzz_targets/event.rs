@@ -1,0 +1,5 @@
+//! Fuzzes `gatepost_fuzz::event`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| gatepost_fuzz::event(data));
