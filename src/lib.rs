@@ -22,6 +22,8 @@ pub mod delegation;
 
 pub mod events;
 
+pub mod journey;
+
 pub mod daemon;
 
 pub mod cli;

@@ -11,6 +11,7 @@ pub mod serve;
 pub mod signals;
 pub mod suppress;
 pub mod time;
+pub mod trace;
 
 use crate::daemon::Config;
 use crate::rules::Problem;
@@ -75,6 +76,8 @@ pub enum Command {
     /// SES's events that could not be read
     #[command(subcommand)]
     Events(events::EventsCommand),
+    /// The way of a message, from the mail logs
+    Trace(trace::TraceArgs),
     /// The counters of the running daemon
     #[command(subcommand)]
     Limits(limits::LimitsCommand),
@@ -109,6 +112,9 @@ pub fn main() -> u8 {
         }
         Command::Events(command) => {
             with_config(config, |config| with_console(|console| events::run(&command, config, cli.json, console)))
+        }
+        Command::Trace(args) => {
+            with_config(config, |config| with_console(|console| trace::run(&args, config, cli.json, console)))
         }
         Command::Limits(command) => with_config(config, |config| limits::run(&command, config, cli.json)),
         Command::Completions(args) => generate::completions(&args),

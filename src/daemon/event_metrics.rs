@@ -25,6 +25,7 @@ pub(super) fn encode(stats: &Stats, encoder: &mut DescriptorEncoder<'_>) -> fmt:
         ("entries_removed", "Suppression entries not made because an operator removed the address", &stats.removed),
         ("entries_taken_back", "Suppression entries that a delivery took back", &stats.taken_back),
         ("lines", "Mail log lines put into the outbox", &stats.lines),
+        ("lines_joined", "Lines that got queue id and correlation id from the mail log", &stats.joined),
         ("lines_written", "Mail log lines written out of the outbox", &stats.written),
         ("commits", "Transactions with events", &stats.commits),
         ("store_errors", "Transactions with events that failed", &stats.store_errors),
@@ -61,6 +62,11 @@ fn gauges(stats: &Stats) -> Vec<(&'static str, &'static str, u64)> {
         ("outbox_age_seconds", "How long the oldest of them has waited", past(stats.outbox_age(now))),
         ("quarantine_bodies", "Bodies in the quarantine", stats.quarantined.load(Relaxed)),
         ("brake_on", "1 while new entries are recorded and not enforced", u64::from(stats.brake_on.load(Relaxed))),
+        (
+            "mail_logs_unreadable",
+            "1 while a log of [logs] cannot be followed",
+            u64::from(stats.mail_logs.words().is_some()),
+        ),
         ("held_entries", "Entries that are recorded and not enforced", stats.held.load(Relaxed)),
     ];
     if let Some(silence) = stats.silence(now) {

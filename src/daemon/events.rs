@@ -3,10 +3,11 @@
 
 use super::config::{Config, EventSource, Events};
 use super::event_log::{LogSink, Output};
+use super::mail_logs::MailLogs;
 use crate::delegation::House;
 use crate::events::intake::{Desk, IntakeThread};
 use crate::events::outbox::OpenLog;
-use crate::events::{Drain, Intake, Progress, Spool, Sqs, Stats};
+use crate::events::{Drain, EventIds, Intake, Progress, Spool, Sqs, Stats};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ const LAST_MOMENTS: Duration = Duration::from_millis(320);
 pub struct EventSide {
     source: Option<Source>,
     intake: Option<IntakeThread>,
+    mail_logs: Option<MailLogs>,
     drain: Option<Drain>,
 }
 
@@ -47,7 +49,11 @@ impl EventSide {
         let open = opener(config.event_log_output.clone());
         self.drain = Some(Drain::start(config.store_path(), open, progress.clone(), stats.clone())?);
         let Some(events) = &config.events else { return Ok(()) };
-        let (intake, thread) = Intake::start(desk(config, events, house, stats, progress))?;
+        if let Some(logs) = config.logs.as_ref().filter(|logs| !logs.paths.is_empty()) {
+            self.mail_logs = Some(MailLogs::start(&logs.paths, stats)?);
+        }
+        let ids = self.mail_logs.as_ref().map_or_else(|| -> EventIds { Box::new(|_| None) }, MailLogs::lookup);
+        let (intake, thread) = Intake::start(Desk { ids, ..desk(config, events, house, stats, progress) })?;
         self.intake = Some(thread);
         self.source = Some(match &events.source {
             EventSource::Sqs(urls) => {
@@ -71,6 +77,9 @@ impl EventSide {
             Some(Source::Spool(spool)) => spool.stop(),
             None => {}
         }
+        if let Some(logs) = &self.mail_logs {
+            logs.stop();
+        }
         let applied = self.intake.is_none_or(|intake| {
             intake.stop();
             intake.ended_by(latest)
@@ -86,8 +95,9 @@ impl EventSide {
             Some(Source::Spool(spool)) => spool.ended_by(latest),
             None => true,
         };
+        let ended = self.mail_logs.is_none_or(|logs| logs.ended_by(latest)) && ended;
         if !ended {
-            tracing::warn!("The source of events did not end in time.");
+            tracing::warn!("The source of events, or what follows the mail logs, did not end in time.");
         }
     }
 }
@@ -99,6 +109,7 @@ fn desk(config: &Config, events: &Events, house: &Arc<House>, stats: &Arc<Stats>
         rules: Box::new(move || house.rules.load_full()),
         accounts: events.accounts.clone(),
         correlation_header: config.correlation_header().to_owned(),
+        ids: Box::new(|_| None),
         stats: stats.clone(),
         progress,
     }

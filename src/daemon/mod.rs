@@ -8,6 +8,7 @@ pub mod event_log;
 mod event_metrics;
 pub mod events;
 pub mod listeners;
+mod mail_logs;
 pub mod metrics;
 pub mod reload;
 pub mod run;

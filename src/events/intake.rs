@@ -54,6 +54,9 @@ pub struct Parcel {
     pub done: oneshot::Sender<Vec<Fate>>,
 }
 
+/// By SES's id: Postfix's queue id, and the correlation id where the message was stamped.
+pub type EventIds = Box<dyn Fn(&str) -> Option<(String, Option<String>)> + Send>;
+
 /// What became of a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -73,10 +76,25 @@ pub struct Desk {
     pub accounts: Vec<String>,
     /// The header that carries the correlation id where no tag does.
     pub correlation_header: String,
+    /// What tells the ids of the mail behind an event that does not tell them.
+    pub ids: EventIds,
     /// What is counted.
     pub stats: Arc<Stats>,
     /// How far the log has come: the next transaction takes those lines out of the outbox.
     pub progress: Arc<Progress>,
+}
+
+impl Desk {
+    /// Events of identities carry no tags, and so no ids of ours: the mail log knows them.
+    fn fill_in_ids(&self, effects: &mut [Effect]) {
+        for effect in effects.iter_mut().filter(|effect| effect.line.queue_id.is_none()) {
+            if let Some((queue_id, correlation_id)) = (self.ids)(&effect.line.ses_id) {
+                effect.line.queue_id = Some(queue_id);
+                effect.line.correlation_id = effect.line.correlation_id.take().or(correlation_id);
+                self.stats.joined.fetch_add(1, Relaxed);
+            }
+        }
+    }
 }
 
 impl std::fmt::Debug for Desk {
@@ -253,6 +271,7 @@ impl Worker {
             let mut digest = digest(&body, &settings);
             self.desk.stats.count(&digest);
             self.news.tell(&digest, &parcel.source);
+            self.desk.fill_in_ids(&mut digest.effects);
             work.effects.append(&mut digest.effects);
             work.events += u64::from(matches!(digest.verdict, Verdict::Event { .. }));
             let (fate, kept) = fate(digest.verdict, parcel.quarantine);

@@ -21,7 +21,7 @@ mod tests;
 
 pub use digest::{Digest, Settings, Verdict, digest};
 pub use event::Kind;
-pub use intake::{Fate, Intake, Parcel};
+pub use intake::{EventIds, Fate, Intake, Parcel};
 pub use outbox::{Drain, MailLog, Progress};
 pub use spool::Spool;
 pub use sqs::Sqs;

@@ -40,6 +40,8 @@ pub struct Stats {
     pub duplicates: AtomicU64,
     /// Lines put into the outbox.
     pub lines: AtomicU64,
+    /// Lines that got their ids from the mail log.
+    pub joined: AtomicU64,
     /// Whether the brake is on.
     pub brake_on: AtomicBool,
     /// Transactions.
@@ -74,6 +76,8 @@ pub struct Stats {
     pub held: AtomicU64,
     /// What keeps events from being applied.
     pub store: Trouble,
+    /// What keeps the mail logs from being followed.
+    pub mail_logs: Trouble,
     /// What keeps lines from the mail log.
     pub log: Trouble,
     sources: Mutex<Vec<Arc<Source>>>,

@@ -61,6 +61,7 @@ impl Scene {
     fn intake(&self) -> (Intake, IntakeThread) {
         let rules = Arc::new(rules());
         let desk = Desk {
+            ids: Box::new(|_| None),
             store: self.database(),
             rules: Box::new(move || rules.clone()),
             accounts: vec!["123456789012".into()],

@@ -1,10 +1,11 @@
 //! The grammar of the mail log: gatepost's own lines, written so that the greps that operators run
-//! today keep working and pflogsumm counts the same with them as without. No I/O: a [`Line`] goes
-//! through an [`Outlet`] to whoever writes it.
+//! today keep working and pflogsumm counts the same with them as without; and the reading of Postfix's
+//! lines and ours. No I/O: a [`Line`] goes through an [`Outlet`] to whoever writes it.
 
 mod decision;
 mod event;
 mod outlet;
+pub mod read;
 
 pub use decision::{DecisionLine, Word};
 pub use event::{EventLine, SES_IDENT, Status, Suppressed};

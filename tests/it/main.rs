@@ -45,5 +45,6 @@ mod store_faults;
 mod suppress;
 mod systemd;
 mod tidy;
+mod trace;
 mod trouble;
 mod wrong_configs;

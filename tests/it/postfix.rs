@@ -81,9 +81,14 @@ impl Postfix {
         self.conf().join("allowed_senders")
     }
 
+    /// Where the mail log is.
+    pub fn log_path(&self) -> PathBuf {
+        self.dir.path().join("log/mail.log")
+    }
+
     /// The mail log so far.
     pub fn log(&self) -> String {
-        fs::read_to_string(self.dir.path().join("log/mail.log")).unwrap_or_default()
+        fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
     /// Waits for a line of the mail log that holds all of `words`.

@@ -362,7 +362,6 @@ journal = "yes"
             r#"gatepost.toml:4:13: events.queue_url must be the URL of a queue, such as "https://sqs.eu-west-1.amazonaws.com/123456789012/ses-events-queue"; this is "ses-events-queue""#,
             r#"gatepost.toml:5:13: events.accounts must be an AWS account of 12 digits in quotes, such as "123456789012"; this is "1234""#,
             r#"gatepost.toml:5:21: events.accounts must be an AWS account of 12 digits in quotes, such as "123456789012"; this is 123456789012"#,
-            "gatepost.toml:6:1: warning: [logs] is checked, but not served by this version",
             r#"gatepost.toml:7:10: logs.paths must be an absolute path such as "/var/log/mail.log*"; this is "mail.log""#,
             r#"gatepost.toml:8:11: logs.journal must be true or false, without quotes; this is "yes""#,
         ],

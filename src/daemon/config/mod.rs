@@ -54,7 +54,7 @@ pub struct Config {
     pub event_log_output: Output,
     /// `[admin] listen`; empty: no admin socket.
     pub admin_listen: Vec<Endpoint>,
-    /// `[logs]`; not served yet.
+    /// `[logs]`.
     pub logs: Option<Logs>,
 }
 
@@ -206,6 +206,7 @@ impl Config {
             ("suppression.store", self.suppression_store != new.suppression_store),
             ("limits.max_keys", self.max_keys != new.max_keys),
             ("events", self.events != new.events),
+            ("logs", self.logs != new.logs),
             ("milter.correlation_header", self.correlation_header() != new.correlation_header()),
             ("event_log.output", self.event_log_output != new.event_log_output),
             ("admin.listen", self.admin_listen != new.admin_listen),
@@ -255,7 +256,7 @@ mod tests {
             "#;
         let (config, warnings) = parse(Path::new("f"), text.as_bytes()).expect("sound");
         let lines: Vec<_> = warnings.iter().map(|w| (w.line, w.is_warning())).collect();
-        assert_eq!(lines, [(5, true), (17, true)]);
+        assert_eq!(lines, [(5, true)]);
         assert_eq!(config.delegation_listen[1], Endpoint::Inet("[::1]:10031".into()));
         assert_eq!((config.socket_mode, &config.socket_group), (0o660, &None));
         assert_eq!(config.idle_timeout, Duration::from_secs(3600));

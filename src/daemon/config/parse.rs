@@ -75,7 +75,7 @@ fn config(root: &mut Table<'_>) -> (Config, bool) {
         config.event_log_output = output;
     }
     config.admin_listen = root.section("admin", |table| admin(table, &mut sockets)).unwrap_or_default();
-    config.logs = unserved(root, "logs", logs);
+    config.logs = root.section("logs", logs);
     (config, policy_dir.is_none_or(|dir| dir.is_some()))
 }
 

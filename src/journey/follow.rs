@@ -1,0 +1,242 @@
+//! Follows the mail log as it grows, for events that do not tell the queue id themselves (those of identities carry no
+//! tags): Postfix's own line names SES's id, `status=sent (250 Ok <id>)`.
+//!
+//! Nothing is kept over a restart: the logs that are there are read again from their begin, which takes a second for a
+//! gigabyte and cannot be out of step with them.
+
+use super::source::Unread;
+use super::{glob, tail::Mark, tail::Tail};
+use crate::lines::read::{Entry, LogLine};
+use memchr::memmem::Finder;
+use std::collections::{HashMap, VecDeque};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+/// How many ids are known at a time, the newest: 20 MB, and some hours of mail at the most that SES takes from most. Those
+/// of most events come within seconds.
+const MAX_IDS: usize = 100_000;
+
+/// How many logs are followed: more than any rotation keeps.
+const MAX_LOGS: usize = 100;
+
+/// After how many polls it is looked for logs that are new.
+const POLLS_PER_LOOK: usize = 40;
+
+/// What the log tells of an SES id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Postfix's id.
+    pub queue_id: String,
+    /// The message's correlation id, where it was stamped.
+    pub correlation_id: Option<String>,
+}
+
+/// SES's ids and the queue ids behind them, shared by who reads the log and who asks.
+#[derive(Clone, Debug, Default)]
+pub struct Ids(Arc<Mutex<Tables>>);
+
+#[derive(Debug, Default)]
+struct Tables {
+    /// Queue id by SES id.
+    sent: Newest,
+    /// Correlation id by queue id.
+    stamped: Newest,
+    /// The id before, by queue id, of requeued mail.
+    before: Newest,
+}
+
+impl Ids {
+    /// What is known of an SES id.
+    #[must_use]
+    pub fn lookup(&self, ses_id: &str) -> Option<Known> {
+        let tables = self.tables();
+        let queue_id = tables.sent.get(ses_id.as_bytes())?;
+        let stamped = tables.stamped.get(queue_id);
+        let stamped = stamped.or_else(|| tables.stamped.get(tables.before.get(queue_id)?));
+        Some(Known { queue_id: text(queue_id), correlation_id: stamped.map(text) })
+    }
+
+    /// Notes a message that was stamped.
+    pub fn note_stamped(&self, queue_id: &str, correlation_id: &str) {
+        self.tables().stamped.insert(queue_id.as_bytes(), correlation_id.as_bytes());
+    }
+
+    /// Notes what a line of the log tells.
+    pub fn note(&self, line: &[u8]) {
+        let Some(entry) = LogLine::parse(line).and_then(|line| line.entry()) else { return };
+        match entry {
+            Entry::Attempt(attempt) => {
+                if let Some(ses_id) = attempt.ses_id() {
+                    self.tables().sent.insert(ses_id, attempt.queue_id);
+                }
+            }
+            Entry::Stamped(stamped) => self.tables().stamped.insert(stamped.queue_id, stamped.correlation_id),
+            Entry::Arrived(arrival) if !arrival.before.is_empty() => {
+                self.tables().before.insert(arrival.queue_id, arrival.before);
+            }
+            _ => {}
+        }
+    }
+
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn text(id: &[u8]) -> String {
+    String::from_utf8_lossy(id).into_owned()
+}
+
+/// The newest so many pairs.
+#[derive(Debug, Default)]
+struct Newest {
+    values: HashMap<Box<[u8]>, Box<[u8]>>,
+    order: VecDeque<Box<[u8]>>,
+}
+
+impl Newest {
+    fn get(&self, key: &[u8]) -> Option<&[u8]> {
+        self.values.get(key).map(|value| &**value)
+    }
+
+    fn insert(&mut self, key: &[u8], value: &[u8]) {
+        if self.values.insert(key.into(), value.into()).is_some() {
+            return;
+        }
+        self.order.push_back(key.into());
+        if self.order.len() > MAX_IDS
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.values.remove(&oldest);
+        }
+    }
+}
+
+/// Reads the logs as they grow.
+#[derive(Debug)]
+pub struct Follower {
+    patterns: Vec<String>,
+    ids: Ids,
+    tails: Vec<Tail>,
+    polls: usize,
+    words: [Finder<'static>; 3],
+}
+
+impl Follower {
+    /// One for the plain files of `patterns`, as `[logs]` names them.
+    #[must_use]
+    pub fn new(patterns: &[String], ids: Ids) -> Self {
+        let words = ["status=sent (250 Ok ", ": correlation_id=", " orig_id="].map(Finder::new);
+        Self { patterns: patterns.to_vec(), ids, tails: Vec::new(), polls: 0, words }
+    }
+
+    /// Reads what is new; the logs that cannot be read, and why. Without any, nothing is followed.
+    pub fn poll(&mut self) -> Vec<Unread> {
+        let mut unread = Vec::new();
+        if self.polls.is_multiple_of(POLLS_PER_LOOK) {
+            self.look(&mut unread);
+        }
+        self.polls = self.polls.wrapping_add(1);
+        let (ids, words) = (&self.ids, &self.words);
+        for tail in &mut self.tails {
+            let read = tail.read(|_, line| {
+                if words.iter().any(|word| word.find(line).is_some()) {
+                    ids.note(line);
+                }
+            });
+            if let Err(error) = read {
+                unread.push(Unread { name: tail.path().display().to_string(), error });
+            }
+        }
+        unread
+    }
+
+    /// How many logs are followed.
+    #[must_use]
+    pub fn logs(&self) -> usize {
+        self.tails.len()
+    }
+
+    /// Follows logs that are new, the oldest first, and no longer those that are gone.
+    fn look(&mut self, unread: &mut Vec<Unread>) {
+        let mut files: Vec<(SystemTime, PathBuf)> = Vec::new();
+        for pattern in &self.patterns {
+            match glob::files(pattern) {
+                Ok(found) => files.extend(found.into_iter().map(|file| (changed(&file), file))),
+                Err((folder, error)) => unread.push(Unread { name: folder.display().to_string(), error }),
+            }
+        }
+        files.sort();
+        self.tails.retain(|tail| files.iter().any(|(_, file)| file == tail.path()));
+        for (_, file) in files {
+            let known = self.tails.iter().any(|tail| tail.path() == file);
+            if !known && self.tails.len() < MAX_LOGS && !is_packed(&file).unwrap_or_default() {
+                self.tails.push(Tail::from_mark(&file, Mark::default()));
+            }
+        }
+    }
+}
+
+fn changed(file: &Path) -> SystemTime {
+    fs::metadata(file).and_then(|about| about.modified()).unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+fn is_packed(file: &Path) -> io::Result<bool> {
+    let mut magic = Vec::new();
+    File::open(file)?.take(2).read_to_end(&mut magic)?;
+    Ok(magic == [0x1f, 0x8b])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn sent(n: usize) -> String {
+        format!(
+            "Nov 23 05:28:58 r postfix/smtp[1]: AAAAA{n}: to=<a@y>, relay=h, dsn=2.0.0, status=sent (250 Ok 0102-{n})\n"
+        )
+    }
+
+    #[test]
+    fn ids_are_known_as_soon_as_they_are_in_the_log() {
+        let dir = tempfile::tempdir().expect("folder");
+        let path = dir.path().join("mail.log");
+        let append = |text: &str| {
+            let mut file = fs::OpenOptions::new().append(true).create(true).open(&path).expect("open");
+            file.write_all(text.as_bytes()).expect("write");
+        };
+        append(&sent(1));
+        append(
+            "Nov 23 05:28:57 r postfix/gatepost[1]: AAAAA2: correlation_id=c-2, message-id=<m@x>, from=<s@x>, nrcpt=1\n",
+        );
+        append("Nov 23 05:28:57 r postfix/pickup[1]: AAAAA3: uid=0 from=<s@x> orig_id=AAAAA2\n");
+        let ids = Ids::default();
+        let mut follower = Follower::new(&[format!("{}*", path.display())], ids.clone());
+        assert!(follower.poll().is_empty());
+        let known = |n: usize| ids.lookup(&format!("0102-{n}")).map(|k| (k.queue_id, k.correlation_id));
+        assert_eq!((known(1), known(2)), (Some(("AAAAA1".to_owned(), None)), None));
+        append(&sent(2));
+        assert!(follower.poll().is_empty());
+        assert_eq!(known(2), Some(("AAAAA2".to_owned(), Some("c-2".to_owned()))));
+        fs::rename(&path, dir.path().join("mail.log.1")).expect("rename");
+        append(&sent(3));
+        assert!(follower.poll().is_empty());
+        assert_eq!(known(3), Some(("AAAAA3".to_owned(), Some("c-2".to_owned()))));
+        fs::remove_file(&path).expect("remove");
+        assert_eq!(follower.poll().len(), 1);
+    }
+
+    #[test]
+    fn the_oldest_are_forgotten() {
+        let mut newest = Newest::default();
+        for n in 0..=MAX_IDS {
+            newest.insert(&n.to_be_bytes(), b"q");
+        }
+        assert_eq!((newest.values.len(), newest.order.len()), (MAX_IDS, MAX_IDS));
+        assert!(newest.get(&0_usize.to_be_bytes()).is_none() && newest.get(&MAX_IDS.to_be_bytes()).is_some());
+    }
+}

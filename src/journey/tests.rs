@@ -1,0 +1,93 @@
+//! Journeys from whole logs.
+
+use super::{Journey, Logs, Query, Search, Station, join};
+use jiff::tz::TimeZone;
+use std::io::Write;
+
+/// The journeys that `log` tells of `query`.
+fn trace(query: &str, log: &str) -> Vec<Journey> {
+    let mut logs = Logs::default();
+    let mut file = tempfile::NamedTempFile::new().expect("file");
+    file.write_all(log.as_bytes()).expect("write");
+    logs.add(file.path()).expect("add");
+    let mut search = Search::new(Query::new(query).expect("a query"), TimeZone::UTC);
+    assert!(search.run(&logs).is_empty());
+    join(&search.found())
+}
+
+fn whats(stations: &[Station]) -> Vec<&str> {
+    stations.iter().map(|station| station.what.as_str()).collect()
+}
+
+#[test]
+fn the_whole_way_over_two_logs_whose_clocks_differ() {
+    let journeys = trace(
+        "a@y",
+        "\
+2026-11-23T05:28:58.999Z r.example postfix/ses-events[1]: 0102-aa: to=<a@y>, relay=amazonses.com, status=accepted
+2026-11-23T05:29:03.500Z r.example postfix/ses-events[1]: 0102-aa: to=<>, relay=amazonses.com, status=opened
+2026-11-23T05:29:02.500Z r.example postfix/ses-events[1]: 0102-aa: to=<a@y>, relay=amazonses.com, dsn=2.0.0, \
+status=delivered, delay=5ms, response=(250 ok)
+2026-11-23T05:28:57.900Z r.example postfix/gatepost[1]: AAAAA1: correlation_id=c1, message-id=<m@x>, from=<s@x>, nrcpt=1
+Nov 23 05:28:57 r postfix/smtpd[1]: AAAAA1: client=h[10.0.0.1]
+Nov 23 05:28:57 r postfix/cleanup[1]: AAAAA1: message-id=<m@x>
+Nov 23 05:28:57 r postfix/qmgr[1]: AAAAA1: from=<s@x>, size=364, nrcpt=1 (queue active)
+Nov 23 05:28:58 r postfix/smtp[1]: AAAAA1: to=<a@y>, relay=h, dsn=4.0.0, status=deferred (454 Throttling failure)
+Nov 23 05:28:59 r postfix/qmgr[1]: AAAAA1: from=<s@x>, size=364, nrcpt=1 (queue active)
+Nov 23 05:28:59 r postfix/smtp[1]: AAAAA1: to=<A@y>, relay=h, delay=1, dsn=2.0.0, status=sent (250 Ok 0102-aa)
+Nov 23 05:28:59 r postfix/qmgr[1]: AAAAA1: removed
+",
+    );
+    let [journey] = &journeys[..] else { panic!("{journeys:#?}") };
+    assert_eq!((journey.message_id.as_deref(), journey.from.as_deref()), (Some("m@x"), Some("s@x")));
+    assert_eq!((&journey.correlation_ids[..], journey.size), (&["c1".to_owned()][..], Some(364)));
+    assert_eq!(whats(&journey.stations), ["submitted", "stamped", "queued"]);
+    let [recipient] = &journey.recipients[..] else { panic!("{journey:#?}") };
+    assert_eq!(whats(&recipient.stations), ["deferred", "sent", "accepted", "delivered", "opened"]);
+    let after: Vec<_> = recipient.stations.iter().filter_map(|station| station.after_ms).collect();
+    assert_eq!(after, [1_000, 1_000, 0, 3_501, 1_000]);
+}
+
+#[test]
+fn a_short_id_that_is_used_again_is_another_message() {
+    let log = "\
+Nov 22 05:28:57 r postfix/smtpd[1]: AAAAA1: client=h[10.0.0.1]
+Nov 22 05:28:58 r postfix/smtp[1]: AAAAA1: to=<old@y>, relay=h, dsn=2.0.0, status=sent (250 Ok 0102-aa)
+Nov 22 05:28:58 r postfix/qmgr[1]: AAAAA1: removed
+Nov 23 05:28:57 r postfix/smtpd[1]: AAAAA1: client=h[10.0.0.2]
+Nov 23 05:28:58 r postfix/smtp[1]: AAAAA1: to=<new@y>, relay=h, dsn=2.0.0, status=sent (250 Ok 0102-bb)
+Nov 23 05:28:58 r postfix/qmgr[1]: AAAAA1: removed
+Nov 23 05:28:57 other postfix/smtpd[1]: AAAAA1: client=h[10.0.0.3]
+";
+    assert_eq!(trace("AAAAA1", log).len(), 3);
+    let journeys = trace("new@y", log);
+    let [journey] = &journeys[..] else { panic!("{journeys:#?}") };
+    assert_eq!(journey.client.as_deref(), Some("h[10.0.0.2]"));
+}
+
+#[test]
+fn behind_a_content_filter_it_is_the_same_message() {
+    let journeys = trace(
+        "a@y",
+        "\
+Nov 23 05:28:57 r postfix/smtpd[1]: AAAAA1: client=h[10.0.0.1]
+Nov 23 05:28:57 r postfix/smtpd[1]: BBBBB2: client=localhost[127.0.0.1]
+Nov 23 05:28:58 r postfix/smtp[1]: AAAAA1: to=<a@y>, relay=f, dsn=2.0.0, status=sent (250 2.0.0 Ok: queued as BBBBB2)
+Nov 23 05:28:58 r postfix/qmgr[1]: AAAAA1: removed
+Nov 23 05:28:58 r postfix/smtp[1]: BBBBB2: to=<a@y>, relay=h, dsn=2.0.0, status=sent (250 Ok 0102-bb)
+",
+    );
+    let [journey] = &journeys[..] else { panic!("{journeys:#?}") };
+    assert_eq!(journey.queue_ids, ["AAAAA1", "BBBBB2"]);
+    assert_eq!(whats(&journey.recipients[0].stations), ["sent", "sent"]);
+}
+
+#[test]
+fn an_event_whose_mail_is_in_no_log_stands_alone() {
+    let journeys = trace(
+        "corr-1",
+        "2026-11-23T05:28:58Z r postfix/ses-events[1]: 0102-aa: to=<a@y>, relay=amazonses.com, status=delivered, \
+         queue_id=AAAAA1, correlation_id=corr-1\n",
+    );
+    assert_eq!((journeys.len(), whats(&journeys[0].recipients[0].stations)), (1, vec!["delivered"]));
+}
