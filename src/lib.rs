@@ -20,6 +20,8 @@ pub mod decide;
 
 pub mod delegation;
 
+pub mod milter;
+
 pub mod events;
 
 pub mod journey;

@@ -38,6 +38,7 @@ pub fn report(config: Option<&Path>, json: bool) -> Report {
         match load(policy_dir) {
             Ok((sound, warnings)) => {
                 let (sound, more) = sound.under(read.config.rewriting(), policy_dir);
+                findings.extend(read.config.cannot_drop(&sound));
                 rules = Some(sound);
                 findings.extend(warnings.into_iter().chain(more));
             }

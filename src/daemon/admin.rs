@@ -15,6 +15,7 @@ use axum::{Json, Router};
 use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::reload::ReloadState;
 use crate::delegation::server::Listener;
@@ -35,6 +36,8 @@ pub struct Office {
     pub store: StoreHealth,
     /// The event side.
     pub events: Arc<Stats>,
+    /// The milter, where there is one.
+    pub milter: Option<Arc<crate::milter::Stats>>,
 }
 
 /// How the store is.
@@ -80,6 +83,8 @@ struct Health {
     policy_problems: Vec<String>,
     suppression_store: Option<String>,
     suppressed_entries: usize,
+    /// Sessions that are open; null where there is no milter.
+    milter_sessions: Option<u64>,
     events: Vec<String>,
 }
 
@@ -103,6 +108,7 @@ fn health_of(office: &Office, problem: fn(&Problem) -> String, trouble: fn(Strin
         policy_problems: office.reload.problems().iter().map(problem).collect(),
         suppression_store: (office.store.0)().map(trouble),
         suppressed_entries: office.house.index.len(),
+        milter_sessions: office.milter.as_ref().map(|stats| stats.sessions.load(Relaxed)),
         events: office.events.complaints(now).into_iter().map(trouble).collect(),
     };
     let sound = health.policy_problems.is_empty() && health.suppression_store.is_none() && health.events.is_empty();

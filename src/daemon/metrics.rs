@@ -29,6 +29,8 @@ pub struct Sources {
     pub store_healthy: Box<dyn Fn() -> bool + Send + Sync>,
     /// The event side.
     pub events: Arc<Stats>,
+    /// The milter.
+    pub milter: Arc<crate::milter::Stats>,
 }
 
 impl fmt::Debug for Sources {
@@ -96,7 +98,8 @@ impl Collector for Sources {
         ] {
             gauge(&mut encoder, name, help, value)?;
         }
-        super::event_metrics::encode(&self.events, &mut encoder)
+        super::event_metrics::encode(&self.events, &mut encoder)?;
+        super::milter::encode(&self.milter, &mut encoder)
     }
 }
 

@@ -10,6 +10,7 @@ pub mod events;
 pub mod listeners;
 mod mail_logs;
 pub mod metrics;
+mod milter;
 pub mod reload;
 pub mod run;
 pub mod watch;

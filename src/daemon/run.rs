@@ -1,5 +1,5 @@
 //! The daemon's life: start in an order in which nobody is answered before the rules and the index
-//! are loaded, serve, reload on SIGHUP, and stop within a second on SIGTERM.
+//! are loaded, serve, reload on SIGHUP, and stop on SIGTERM: within a second, unless milter sessions are open.
 
 use super::admin::{self, Office, StoreHealth};
 use super::config::Config;
@@ -7,6 +7,7 @@ use super::event_log::Writer;
 use super::events::EventSide;
 use super::listeners::{self, Access, Endpoint, Inherited, ListenError, OwnFile};
 use super::metrics::{self, Sources};
+use super::milter::{self, MilterSide};
 use super::reload::{self, ReloadState, Reloader};
 use crate::delegation::answer::unix_time;
 use crate::delegation::server::Bounds;
@@ -87,6 +88,9 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Fat
     let _lock = lock_state(&config.state_dir).await?;
     let rewriting = config.rewriting();
     let first = reload::first(&config.policy_dir, &rewriting, &config.state_dir).map_err(Fatal::Policy)?;
+    if let Some(warning) = config.cannot_drop(&first.rules) {
+        tracing::warn!("{warning}");
+    }
     let (outlet, lines) = Outlet::new();
     let writer = Writer::start(&config.event_log_output, lines).map_err(Fatal::EventLog)?;
 
@@ -122,9 +126,11 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Fat
 
     let gate = Arc::new(Gate::default());
     let events = Arc::<Stats>::default();
-    let office = office(&house, &state, &writer, &follower, &events);
+    let milter_stats = Arc::<crate::milter::Stats>::default();
+    let office = office(&config, &house, &state, &writer, &follower, &events, &milter_stats);
+    let mut milter = MilterSide::new(&config, &house, &milter_stats);
     let mut tasks = JoinSet::new();
-    let opened = open_all(&config, &house, &gate, &office, &mut tasks);
+    let opened = open_all(&config, &house, &gate, &office, milter.as_mut(), &mut tasks);
     let (server, files) = match opened {
         Ok(opened) => opened,
         Err(error) => {
@@ -155,6 +161,10 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Fat
 
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     tracing::info!("Stopping.");
+    // Delegation goes on answering meanwhile: what the open sessions bring is asked about as before.
+    if let Some(milter) = milter {
+        milter.end().await;
+    }
     gate.close();
     drop(files);
     let event_side = tokio::task::spawn_blocking(move || event_side.stop());
@@ -202,11 +212,13 @@ async fn lock_state(state_dir: &Path) -> Result<File, Fatal> {
 }
 
 fn office(
+    config: &Config,
     house: &Arc<House>,
     state: &Arc<ReloadState>,
     writer: &Writer,
     follower: &Arc<Follower>,
     events: &Arc<Stats>,
+    milter: &Arc<crate::milter::Stats>,
 ) -> Arc<Office> {
     let (follower, same) = (follower.clone(), follower.clone());
     let registry = metrics::registry(Sources {
@@ -215,9 +227,18 @@ fn office(
         lost_lines: writer.lost.clone(),
         store_healthy: Box::new(move || follower.status().trouble.is_none()),
         events: events.clone(),
+        milter: milter.clone(),
     });
+    let served = config.milter.is_some().then(|| milter.clone());
     let store = StoreHealth(Box::new(move || same.status().trouble.map(|t| t.to_string())));
-    Arc::new(Office { house: house.clone(), reload: state.clone(), registry, store, events: events.clone() })
+    Arc::new(Office {
+        house: house.clone(),
+        reload: state.clone(),
+        registry,
+        store,
+        events: events.clone(),
+        milter: served,
+    })
 }
 
 type Opening = (Arc<Server>, Vec<OwnFile>);
@@ -228,6 +249,7 @@ fn open_all(
     house: &Arc<House>,
     gate: &Arc<Gate>,
     office: &Arc<Office>,
+    milter: Option<&mut MilterSide>,
     tasks: &mut JoinSet<()>,
 ) -> Result<Opening, Fatal> {
     let mut inherited = Inherited::from_env();
@@ -241,6 +263,10 @@ fn open_all(
     };
     let delegation = open(&config.delegation_listen, &access)?;
     let admin = open(&config.admin_listen, &admin_access)?;
+    let milters = milter::endpoints(config)
+        .into_iter()
+        .map(|(endpoint, side)| Ok((listeners::open(&endpoint, &access, &mut inherited)?, endpoint, side)))
+        .collect::<Result<Vec<_>, ListenError>>()?;
     for address in inherited.unclaimed() {
         tracing::warn!(address, "systemd handed over a socket that no listen key names; nobody answers there.");
     }
@@ -249,6 +275,11 @@ fn open_all(
         files.extend(opened.file);
         tracing::info!(%endpoint, "Answering policy questions.");
         tasks.spawn(server.clone().serve(opened.listener, endpoint.to_string()));
+    }
+    if let Some(milter) = milter {
+        for (opened, endpoint, side) in milters {
+            milter.serve(&endpoint, opened, side, tasks);
+        }
     }
     for (endpoint, opened) in admin {
         files.extend(opened.file);

@@ -250,14 +250,10 @@ pub fn decide<'r>(question: &Question<'r>, rules: &'r Rules, index: &impl Suppre
             Some(finding) => return Judgement { verdict: Verdict::Decided(finding), observed },
             None => {}
         }
-        let suppression = &rules.suppression;
-        if suppression.mode != Mode::Off
-            && suppression.action == DropOrRefuse::Refuse
-            && index.may_hold(recipient.as_bytes(), question.now)
-            && !suppression.exempt_recipients.contains(recipient)
-            && !suppression.exempt_senders.contains(question.sender)
+        if rules.suppression.action == DropOrRefuse::Refuse
+            && let Some(mode) = suppression_mode(question.sender, recipient, question.now, rules, index)
         {
-            return Judgement { verdict: Verdict::Confirm { mode: suppression.mode }, observed };
+            return Judgement { verdict: Verdict::Confirm { mode }, observed };
         }
     }
     if let Some(finding) = going_on {
@@ -266,6 +262,24 @@ pub fn decide<'r>(question: &Question<'r>, rules: &'r Rules, index: &impl Suppre
     let charges = if question.checks.limits { charges(question, rules) } else { Charges::new() };
     let verdict = if charges.is_empty() { Verdict::Pass } else { Verdict::Charge(charges) };
     Judgement { verdict, observed }
+}
+
+/// Whether mail of `sender` to `recipient` may be suppressed at `now` (Unix seconds), whatever is then done about it:
+/// enforce or observe. The entry is yet to be confirmed in the store.
+#[must_use]
+pub fn suppression_mode(
+    sender: &Canonical,
+    recipient: &Canonical,
+    now: u64,
+    rules: &Rules,
+    index: &impl Suppressed,
+) -> Option<Mode> {
+    let suppression = &rules.suppression;
+    let may = suppression.mode != Mode::Off
+        && index.may_hold(recipient.as_bytes(), now)
+        && !suppression.exempt_recipients.contains(recipient)
+        && !suppression.exempt_senders.contains(sender);
+    may.then_some(suppression.mode)
 }
 
 /// Keeps what only would have been, passes on what is.

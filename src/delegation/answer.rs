@@ -76,6 +76,38 @@ impl House {
         }
     }
 
+    /// Reads the entry of a recipient in the store; `None` where there is none, or where the store cannot say so in
+    /// time: then suppression is open for this question, and that is counted. `now` is Unix time.
+    pub async fn confirm(&self, recipient: &Canonical, now: Duration) -> Option<Arc<Entry>> {
+        if let Some(entry) = self.confirmer.cached(recipient.as_bytes(), now.as_secs()) {
+            return Some(entry);
+        }
+        let address = recipient.as_bytes().to_vec();
+        let confirmer = self.confirmer.clone();
+        let read = async {
+            let turn = self.confirms.clone().acquire_owned().await.ok()?;
+            let read = move || {
+                // Held until the read has ended, not until its asker gave up.
+                let _turn = turn;
+                confirmer.read(&address, now.as_secs())
+            };
+            tokio::task::spawn_blocking(read).await.ok()
+        };
+        let trouble = match tokio::time::timeout(CONFIRM_DEADLINE, read).await {
+            Ok(Some(Ok(entry))) => return entry,
+            Ok(Some(Err(error))) => error.to_string(),
+            Ok(None) => "the reader stopped".to_owned(),
+            Err(_) => format!("no answer within {} ms", CONFIRM_DEADLINE.as_millis()),
+        };
+        if is_worth_a_line(self.stats.unconfirmed.fetch_add(1, Relaxed)) {
+            tracing::error!(
+                trouble,
+                "The store cannot confirm a suppressed recipient; suppression is open, the mail passes."
+            );
+        }
+        None
+    }
+
     /// Warns about `what` the first time it is seen.
     fn warn_once(&self, what: String) {
         let Ok(mut warned) = self.warned.lock() else { return };
@@ -113,7 +145,7 @@ impl Answerer {
     pub async fn answer(&mut self, request: &Request<'_>, now: Duration, out: &mut Vec<u8>) {
         let step = self.judge(request, now, &self.house.rules.load(), false, out);
         let Step::Confirm(mode, rules) = step else { return };
-        if let Some(entry) = self.confirm(now).await
+        if let Some(entry) = self.house.confirm(&self.recipient, now).await
             && self.suppressed(request, &rules, mode, &entry, out)
         {
             return;
@@ -180,39 +212,6 @@ impl Answerer {
             }
         }
         Step::Answered
-    }
-
-    /// Reads the entry of the recipient in hand; `None` where there is none, or where the store
-    /// cannot say so in time.
-    async fn confirm(&self, now: Duration) -> Option<Arc<Entry>> {
-        let house = &self.house;
-        if let Some(entry) = house.confirmer.cached(self.recipient.as_bytes(), now.as_secs()) {
-            return Some(entry);
-        }
-        let address = self.recipient.as_bytes().to_vec();
-        let confirmer = house.confirmer.clone();
-        let read = async {
-            let turn = house.confirms.clone().acquire_owned().await.ok()?;
-            let read = move || {
-                // Held until the read has ended, not until its asker gave up.
-                let _turn = turn;
-                confirmer.read(&address, now.as_secs())
-            };
-            tokio::task::spawn_blocking(read).await.ok()
-        };
-        let trouble = match tokio::time::timeout(CONFIRM_DEADLINE, read).await {
-            Ok(Some(Ok(entry))) => return entry,
-            Ok(Some(Err(error))) => error.to_string(),
-            Ok(None) => "the reader stopped".to_owned(),
-            Err(_) => format!("no answer within {} ms", CONFIRM_DEADLINE.as_millis()),
-        };
-        if is_worth_a_line(house.stats.unconfirmed.fetch_add(1, Relaxed)) {
-            tracing::error!(
-                trouble,
-                "The store cannot confirm a suppressed recipient; suppression is open, the mail passes."
-            );
-        }
-        None
     }
 
     /// Answers for a recipient whose entry stands. False: it is observed only, and nothing was answered.

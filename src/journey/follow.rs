@@ -59,11 +59,6 @@ impl Ids {
         Some(Known { queue_id: text(queue_id), correlation_id: stamped.map(text) })
     }
 
-    /// Notes a message that was stamped.
-    pub fn note_stamped(&self, queue_id: &str, correlation_id: &str) {
-        self.tables().stamped.insert(queue_id.as_bytes(), correlation_id.as_bytes());
-    }
-
     /// Notes what a line of the log tells.
     pub fn note(&self, line: &[u8]) {
         let Some(entry) = LogLine::parse(line).and_then(|line| line.entry()) else { return };
@@ -169,11 +164,13 @@ impl Follower {
                 Err((folder, error)) => unread.push(Unread { name: folder.display().to_string(), error }),
             }
         }
+        files.retain(|(_, file)| !is_packed(file).unwrap_or_default());
         files.sort();
+        // Of too many, those that no longer grow are left out.
+        let files = files.split_off(files.len().saturating_sub(MAX_LOGS));
         self.tails.retain(|tail| files.iter().any(|(_, file)| file == tail.path()));
         for (_, file) in files {
-            let known = self.tails.iter().any(|tail| tail.path() == file);
-            if !known && self.tails.len() < MAX_LOGS && !is_packed(&file).unwrap_or_default() {
+            if !self.tails.iter().any(|tail| tail.path() == file) {
                 self.tails.push(Tail::from_mark(&file, Mark::default()));
             }
         }
@@ -228,6 +225,22 @@ mod tests {
         assert_eq!(known(3), Some(("AAAAA3".to_owned(), Some("c-2".to_owned()))));
         fs::remove_file(&path).expect("remove");
         assert_eq!(follower.poll().len(), 1);
+    }
+
+    #[test]
+    fn of_too_many_logs_the_newest_are_followed() {
+        let dir = tempfile::tempdir().expect("folder");
+        for n in 0..MAX_LOGS + 5 {
+            let file = File::create(dir.path().join(format!("mail.log.{n}"))).expect("create");
+            let age = std::time::Duration::from_secs(60 * n as u64);
+            file.set_modified(SystemTime::now() - age).expect("date");
+        }
+        fs::write(dir.path().join("mail.log"), sent(7)).expect("write");
+        let ids = Ids::default();
+        let mut follower = Follower::new(&[format!("{}/mail.log*", dir.path().display())], ids.clone());
+        assert!(follower.poll().is_empty());
+        assert_eq!(follower.logs(), MAX_LOGS);
+        assert!(ids.lookup("0102-7").is_some());
     }
 
     #[test]

@@ -19,6 +19,14 @@ pub enum Word {
     WouldReject,
     /// Passed, but the key has used more than 80 % of the limit.
     NearLimit,
+    /// The milter took this recipient out; the mail goes on to the others.
+    Drop,
+    /// The milter put the message into Postfix's hold queue.
+    Hold,
+    /// The milter refused a local submission, which Postfix returns to its sender.
+    Bounce,
+    /// The milter made Postfix drop the message.
+    Discard,
 }
 
 impl Word {
@@ -28,6 +36,10 @@ impl Word {
             Self::Pass => "pass",
             Self::WouldReject => "would-reject",
             Self::NearLimit => "near-limit",
+            Self::Drop => "drop",
+            Self::Hold => "hold",
+            Self::Bounce => "bounce",
+            Self::Discard => "discard",
         }
     }
 }

@@ -165,19 +165,19 @@ impl Suppressed {
 }
 
 /// The id that begins the line: no blank and no colon, which end it there, and no word of Postfix's.
-fn id(raw: &str) -> String {
+pub(super) fn id(raw: &str) -> String {
     let id = word(&raw.replace(':', "_"), MAX_ID_BYTES).replace(':', "_");
     if NO_IDS.contains(&&*id) { id + "_" } else { id }
 }
 
 /// An address, or what stands for one, between angle brackets. One without blanks is left as it is.
-fn recipient(raw: &str) -> String {
+pub(super) fn recipient(raw: &str) -> String {
     let text = Printable::new(raw.trim().as_bytes(), MAX_ADDRESS_BYTES).as_str().replace(['<', '>'], "_");
     if text.contains(char::is_whitespace) { uncounted(text) } else { text }
 }
 
 /// A value that ends at the next comma: without blanks and commas.
-fn word(raw: &str, max_bytes: usize) -> String {
+pub(super) fn word(raw: &str, max_bytes: usize) -> String {
     let text = Printable::new(raw.trim().as_bytes(), max_bytes);
     uncounted(text.as_str().replace(|c: char| c == ',' || c.is_whitespace(), "_"))
 }

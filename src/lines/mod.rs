@@ -4,11 +4,13 @@
 
 mod decision;
 mod event;
+mod message;
 mod outlet;
 pub mod read;
 
 pub use decision::{DecisionLine, Word};
 pub use event::{EventLine, SES_IDENT, Status, Suppressed};
+pub use message::MessageLine;
 pub use outlet::{Line, Outlet, Priority};
 
 /// The longest text of a line, in bytes: with the longest time, host, ident and pid that a file has before it (127

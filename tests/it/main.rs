@@ -29,6 +29,8 @@ mod events_corpus;
 mod events_crash;
 mod ingest;
 mod limits;
+mod milter;
+mod milter_wire;
 mod moto;
 mod pflogsumm;
 mod quarantine;

@@ -36,6 +36,10 @@ postfix/ses-events[456]: 0109019c11b1: to=<user@example.com>, relay=amazonses.co
 postfix/ses-events[456]: 0109019c11b2: to=<user@example.com>, relay=amazonses.com, status=failed, reason=(template: reject)
 postfix/ses-events[456]: 0109019c11b3: to=<user@example.com>, relay=amazonses.com, status=subscription
 postfix/gatepost[457]: QID: correlation_id=0198c2, message-id=<a@example.com>, from=<info@example.com>, nrcpt=1, client=10.0.0.125
+postfix/gatepost[457]: decision=drop, check=suppression, mode=enforce, rule=suppression-list, generation=1, from=<info@example.com>, to=<dead@example.net>, client=127.0.0.1, queue_id=QID, reply=(550 5.1.1 Suppressed since 2026-11-23: manual)
+postfix/gatepost[457]: decision=hold, check=senders, mode=enforce, rule=allowed_senders:unlisted, generation=1, from=<other@example.com>, client=127.0.0.1, queue_id=QID, reply=(554 5.7.1 Sender not allowed here)
+postfix/gatepost[457]: decision=bounce, check=senders, mode=enforce, rule=allowed_senders:unlisted, generation=1, from=<other@example.com>, client=127.0.0.1, queue_id=QID, reply=(554 5.7.1 Sender not allowed here)
+postfix/gatepost[457]: decision=discard, check=senders, mode=enforce, rule=allowed_senders:unlisted, generation=1, from=<other@example.com>, client=127.0.0.1, queue_id=QID, reply=(554 5.7.1 Sender not allowed here)
 ";
 
 /// Mail of every fate past a gatepost that refuses and one that observes. Postfix's log and ours.

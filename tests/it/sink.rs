@@ -110,7 +110,9 @@ fn read_content(reader: &mut impl BufRead) -> std::io::Result<String> {
         if reader.read_until(b'\n', &mut line)? == 0 || line == b".\r\n" {
             return Ok(content);
         }
-        content.push_str(String::from_utf8_lossy(&line).trim_end());
+        // RFC 5321 section 4.5.2: a dot that begins a line was put before it for the way.
+        let line = line.strip_suffix(b"\r\n").unwrap_or(&line);
+        content.push_str(&String::from_utf8_lossy(line.strip_prefix(b".").unwrap_or(line)));
         content.push('\n');
     }
 }

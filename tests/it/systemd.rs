@@ -15,10 +15,13 @@ use tempfile::TempDir;
 /// The most that `systemd-analyze security` may score the unit.
 const MAX_EXPOSURE: f64 = 1.5;
 
+/// What systemd reads.
+const UNITS: [&str; 3] = ["gatepost.service", "gatepost.socket", "gatepost-milter.socket"];
+
 /// The units in a folder of their own, with the binary at hand in place of the installed one.
 fn units() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
-    for name in ["gatepost.service", "gatepost.socket"] {
+    for name in UNITS {
         let unit = fs::read_to_string(shipped("systemd").join(name)).unwrap();
         fs::write(dir.path().join(name), unit.replace("/usr/local/bin/gatepost", BINARY)).unwrap();
     }
@@ -29,7 +32,7 @@ fn units() -> TempDir {
 #[test]
 fn verify_has_nothing_to_say() {
     let dir = units();
-    for unit in ["gatepost.service", "gatepost.socket"] {
+    for unit in UNITS {
         let out = Command::new("systemd-analyze").arg("verify").arg(dir.path().join(unit)).output().unwrap();
         assert!(out.status.success(), "{}", both(&out));
         assert_eq!(both(&out), "", "{unit}");

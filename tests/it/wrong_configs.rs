@@ -327,7 +327,7 @@ output = "/var/log/gatepost.log"
         ..CASE
     },
     Case {
-        name: "the milter's section, checked though not served",
+        name: "the milter's section",
         gatepost: r#"policy_dir = "{dir}/policy"
 [milter]
 listen = "unix:/run/milter.sock"
@@ -337,7 +337,6 @@ trusted_networks = ["10.0.0.1/16", "10.0.0.0/33"]
 bounce_sender = "bounces"
 "#,
         expected: &[
-            "gatepost.toml:2:1: warning: [milter] is checked, but not served by this version",
             r#"gatepost.toml:4:22: milter.correlation_header must be the name of a header, such as "X-Correlation-ID"; this is "X-Correlation-ID:""#,
             r#"gatepost.toml:5:25: milter.ses_configuration_set must be the name of an SES configuration set: 1 to 64 letters, digits, "_" or "-"; this is "relay events""#,
             r#"gatepost.toml:6:21: milter.trusted_networks: "10.0.0.1/16" has bits set beyond its prefix; for the network write "10.0.0.0/16""#,
@@ -693,7 +692,21 @@ mailbox_full = { count = 0, within = "never", ttl = "20000d" }
 action = "drop"
 "#,
         expected: &[
-            r#"policy/policy.toml:2:10: warning: suppression.action "drop" needs the milter, which this version does not serve: suppressed recipients pass; write "refuse""#,
+            r#"policy/policy.toml:1:1: warning: suppression.action "drop" needs a milter, and [milter] listen in gatepost.toml names none: suppressed recipients pass; add it, or write "refuse""#,
+        ],
+        ..CASE
+    },
+    Case {
+        name: "a correlation header that mail has anyway, and no listener",
+        gatepost: r#"policy_dir = "{dir}/policy"
+[milter]
+correlation_header = "Message-ID"
+max_connections = 1
+"#,
+        expected: &[
+            r#"gatepost.toml:2:1: warning: [milter] has neither listen nor listen_local, so no message is stamped; add a line such as listen = ["unix:/var/spool/postfix/gatepost/milter.sock"]"#,
+            r#"gatepost.toml:3:22: milter.correlation_header "Message-ID" has a meaning of its own, and would be taken out of every message; choose one that nobody else uses, such as "X-Correlation-ID""#,
+            r#"gatepost.toml:4:19: milter.max_connections must be a whole number from 10 to 1000000 (Postfix has one for each smtpd process); this is 1"#,
         ],
         ..CASE
     },

@@ -18,6 +18,31 @@ use std::time::Duration;
 const MIN_IDLE: Duration = Duration::from_secs(310);
 const MAX_IDLE: Duration = Duration::from_secs(86_400);
 
+/// Headers that mail has anyway: as the correlation header, each would be taken out of every message.
+const STANDARD_HEADERS: [&str; 17] = [
+    "bcc",
+    "cc",
+    "content-transfer-encoding",
+    "content-type",
+    "date",
+    "dkim-signature",
+    "from",
+    "in-reply-to",
+    "list-unsubscribe",
+    "message-id",
+    "mime-version",
+    "received",
+    "references",
+    "reply-to",
+    "return-path",
+    "sender",
+    "subject",
+];
+
+/// Postfix runs at most 100 smtpd by default (default_process_limit), each with one session, and as many
+/// local submissions at once; five times that in reserve.
+const DEFAULT_SESSIONS: usize = 1_000;
+
 /// Most queues: each has a long poll under way at all times, and up to sixteen.
 const MAX_QUEUES: usize = 16;
 
@@ -65,7 +90,7 @@ fn config(root: &mut Table<'_>) -> (Config, bool) {
     };
     root.section("postfix", |table| postfix(table, &mut config.postfix));
     root.section("delegation", |table| delegation(table, &mut sockets, &mut config));
-    config.milter = unserved(root, "milter", |table| milter(table, &mut sockets));
+    config.milter = root.section("milter", |table| milter(table, &mut sockets));
     if let Some(store) = root.section("suppression", suppression_store).flatten() {
         config.suppression_store = store;
     }
@@ -77,14 +102,6 @@ fn config(root: &mut Table<'_>) -> (Config, bool) {
     config.admin_listen = root.section("admin", |table| admin(table, &mut sockets)).unwrap_or_default();
     config.logs = root.section("logs", logs);
     (config, policy_dir.is_none_or(|dir| dir.is_some()))
-}
-
-/// A section that is checked, and waits for a later version.
-fn unserved<T>(root: &mut Table<'_>, name: &'static str, read: impl FnOnce(&mut Table<'_>) -> T) -> Option<T> {
-    root.section(name, |table| {
-        table.warn(format!("[{name}] is checked, but not served by this version"));
-        read(table)
-    })
 }
 
 fn postfix(table: &mut Table<'_>, rewriting: &mut crate::mail::Rewriting) {
@@ -177,12 +194,29 @@ fn milter(table: &mut Table<'_>, sockets: &mut Sockets) -> Milter {
     let listen_local = table.get("listen_local").map(|item| sockets.all(&item)).unwrap_or_default();
     let header = table.get("correlation_header").and_then(|item| {
         let is_header = |b: u8| b.is_ascii_graphic() && b != b':';
-        matching(&item, "the name of a header, such as \"X-Correlation-ID\"", 64, is_header)
+        let expected = "the name of a header, such as \"X-Correlation-ID\"";
+        let name = matching(&item, expected, 64, is_header)?;
+        let lower = name.to_ascii_lowercase();
+        if STANDARD_HEADERS.contains(&lower.as_str()) || lower.starts_with("x-ses-") || lower == "to" {
+            item.problem(format!(
+                "milter.correlation_header {} has a meaning of its own, and would be taken out of every message; \
+                 choose one that nobody else uses, such as \"X-Correlation-ID\"",
+                quoted(&name)
+            ));
+            return None;
+        }
+        Some(name)
     });
     let set = table.get("ses_configuration_set").and_then(|item| {
         let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"_-".contains(&b);
         matching(&item, "the name of an SES configuration set: 1 to 64 letters, digits, \"_\" or \"-\"", 64, is_plain)
     });
+    let most = table
+        .get("max_connections")
+        .and_then(|item| item.number(10..=1_000_000, "Postfix has one for each smtpd process"));
+    if listen.is_empty() && listen_local.is_empty() {
+        table.warn("[milter] has neither listen nor listen_local, so no message is stamped; add a line such as listen = [\"unix:/var/spool/postfix/gatepost/milter.sock\"]");
+    }
     let networks = table.get("trusted_networks").and_then(|item| item.list("a list such as [\"10.0.0.0/16\"]"));
     Milter {
         listen,
@@ -191,6 +225,7 @@ fn milter(table: &mut Table<'_>, sockets: &mut Sockets) -> Milter {
         ses_configuration_set: set,
         trusted_networks: networks.unwrap_or_default().iter().filter_map(words::network).collect(),
         bounce_sender: table.get("bounce_sender").and_then(|item| address(&item)),
+        max_connections: most.and_then(|n| n.try_into().ok()).unwrap_or(DEFAULT_SESSIONS),
     }
 }
 

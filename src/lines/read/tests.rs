@@ -1,7 +1,7 @@
 //! The lines of Postfix as 3.7 wrote them, ours as our writers write them, and everything else.
 
 use super::*;
-use crate::lines::{DecisionLine, EventLine, Status, Suppressed, Word};
+use crate::lines::{DecisionLine, EventLine, MessageLine, Status, Suppressed, Word};
 use jiff::Timestamp;
 use jiff::tz::{TimeZone, offset};
 use proptest::prelude::*;
@@ -145,6 +145,23 @@ fn our_line_of_a_message() {
     let Some(Entry::Stamped(s)) = Entry::parse(b"gatepost", text.as_bytes()) else { panic!() };
     assert_eq!((s.queue_id, s.correlation_id, s.message_id), (&b"4ZabcD1Yxz1"[..], &b"0198c2"[..], &b"m@x"[..]));
     assert_eq!((s.from, s.nrcpt, s.client), (&b"info@example.com"[..], &b"1"[..], &b"10.0.0.125"[..]));
+}
+
+#[test]
+fn what_the_milter_writes_of_a_message_is_read_as_it_was() {
+    let line = MessageLine {
+        queue_id: "4ZabcD1Yxz1",
+        correlation_id: "0198c2-x_y",
+        message_id: b"<odd, from=<z>@x>",
+        from: b"\"a, b\"@example.com",
+        recipients: 12,
+        client: "2001:db8::1",
+    };
+    let text = line.to_line().text;
+    let Some(Entry::Stamped(s)) = Entry::parse(b"gatepost", text.as_bytes()) else { panic!("{text}") };
+    assert_eq!((s.queue_id, s.correlation_id), (&b"4ZabcD1Yxz1"[..], &b"0198c2-x_y"[..]), "{text}");
+    assert_eq!((s.nrcpt, s.client), (&b"12"[..], &b"2001:db8::1"[..]), "{text}");
+    assert_eq!(s.from, b"\"a, b\"@example.com", "{text}");
 }
 
 fn read(text: &str) -> Entry<'_> {

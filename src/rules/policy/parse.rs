@@ -80,11 +80,7 @@ fn set<T>(value: &mut T, read: Option<T>) {
 }
 
 fn action(item: &Item<'_>) -> Option<DropOrRefuse> {
-    let action = item.choice(&[("refuse", DropOrRefuse::Refuse), ("drop", DropOrRefuse::Drop)])?;
-    if action == DropOrRefuse::Drop {
-        item.warn("suppression.action \"drop\" needs the milter, which this version does not serve: suppressed recipients pass; write \"refuse\"");
-    }
-    Some(action)
+    item.choice(&[("refuse", DropOrRefuse::Refuse), ("drop", DropOrRefuse::Drop)])
 }
 
 /// `Some(None)`: no brake.
