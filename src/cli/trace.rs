@@ -18,7 +18,7 @@ pub struct TraceArgs {
     /// A queue id, a correlation id, an SES id, a Message-ID, or the address of a recipient or sender
     #[arg(value_name = "ID|ADDRESS")]
     what: String,
-    /// Read these files instead of those of [logs], or - for standard input; gzip too
+    /// Read these files instead of those of `[logs]`, or - for standard input; gzip too
     #[arg(long = "log", value_name = "FILE")]
     logs: Vec<PathBuf>,
     /// Then go on, and print what is written to the logs from now on

@@ -109,10 +109,11 @@ fn a_message_is_found_by_all_of_its_names() {
     });
     relay.postfix.log_line(&["NOQUEUE: reject: RCPT", "gone@example.net"]);
     relay.home.log_line(&["decision=reject", "gone@example.net"]);
-    let refused = relay.trace("gone@example.net").pop().expect("the refusal");
-    let mut said = stations(&refused, "gone@example.net");
+    // Which of two comes first is not known where both began in one second of Postfix's log.
+    let mut said: Vec<_> = relay.trace("gone@example.net").iter().map(|j| stations(j, "gone@example.net")).collect();
     said.sort();
-    assert_eq!(said, ["reject", "reject"], "{refused:#}");
+    assert_eq!(said[0], ["reject", "reject"], "{said:?}");
+    assert_eq!(said.len(), 2, "{said:?}");
 }
 
 /// Nothing stamps this mail, and what identities send carries no tags: the log tells the queue id, and goes on to after
