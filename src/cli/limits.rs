@@ -70,8 +70,12 @@ pub fn run(command: &LimitsCommand, config: &Config, json: bool) -> u8 {
         .map_err(anyhow::Error::from)
         .and_then(|runtime| runtime.block_on(ask(&socket, method, &path)));
     match answer {
-        Ok(value) if json => print(&format!("{value}\n")),
-        Ok(value) => print(&in_words(&value)),
+        Ok(Answer::Data(value)) if json => print(&format!("{value}\n")),
+        Ok(Answer::Data(value)) => print(&in_words(&value)),
+        Ok(Answer::NotFound(what)) => {
+            say(&what);
+            exit::USAGE
+        }
         Err(error) => {
             say(&format_args!("{}: {error:#}; is the daemon running?", socket.display()));
             exit::UNAVAILABLE
@@ -107,7 +111,14 @@ fn encoded(value: &str) -> String {
         .collect()
 }
 
-async fn ask(socket: &Path, method: Method, path: &str) -> anyhow::Result<Value> {
+/// What the daemon said.
+enum Answer {
+    Data(Value),
+    /// It knows no such limit.
+    NotFound(String),
+}
+
+async fn ask(socket: &Path, method: Method, path: &str) -> anyhow::Result<Answer> {
     let exchange = async {
         let stream = TokioIo::new(UnixStream::connect(socket).await?);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
@@ -119,8 +130,12 @@ async fn ask(socket: &Path, method: Method, path: &str) -> anyhow::Result<Value>
         let body = response.into_body().collect().await?.to_bytes();
         drop(sender);
         let _ = driver.await;
-        anyhow::ensure!(status == StatusCode::OK, "the daemon answered {status}: {}", String::from_utf8_lossy(&body));
-        Ok(serde_json::from_slice(&body)?)
+        let text = String::from_utf8_lossy(&body);
+        match status {
+            StatusCode::OK => Ok(Answer::Data(serde_json::from_slice(&body)?)),
+            StatusCode::NOT_FOUND => Ok(Answer::NotFound(text.into_owned())),
+            _ => anyhow::bail!("the daemon answered {status}: {text}"),
+        }
     };
     tokio::time::timeout(PATIENCE, exchange).await?
 }

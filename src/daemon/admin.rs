@@ -6,7 +6,7 @@ use crate::delegation::answer::unix_time;
 use crate::delegation::{Gate, House};
 use crate::events::Stats;
 use crate::meters::{Filter, Shown};
-use crate::rules::Problem;
+use crate::rules::{Problem, Rules};
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -139,8 +139,26 @@ struct Which {
     most: Option<usize>,
 }
 
+impl Which {
+    /// Refuses a limit that the policy does not have: a slip of the pen is no idle limit.
+    fn check(&self, rules: &Rules) -> Result<(), (StatusCode, String)> {
+        let names = || rules.limits.iter().map(|limit| limit.name.as_str());
+        match &self.limit {
+            Some(name) if names().all(|known| known != name) => {
+                let known: Vec<&str> = names().collect();
+                Err((StatusCode::NOT_FOUND, format!("no limit has the name {name:?}; policy.toml has {known:?}")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Both go through the whole table, and so to a thread that answers nobody.
-async fn limits(State(office): State<Arc<Office>>, Query(which): Query<Which>) -> Response {
+async fn limits(
+    State(office): State<Arc<Office>>,
+    Query(which): Query<Which>,
+) -> Result<Response, (StatusCode, String)> {
+    which.check(&office.house.rules.load())?;
     let rows = move || {
         let filter = Filter {
             limit: which.limit.as_deref(),
@@ -149,7 +167,7 @@ async fn limits(State(office): State<Arc<Office>>, Query(which): Query<Which>) -
         };
         office.house.meters.show(&filter, unix_time()).into_iter().map(Row::from).collect::<Vec<Row>>()
     };
-    in_the_background(rows).await
+    Ok(in_the_background(rows).await)
 }
 
 async fn in_the_background<T: Serialize + Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Response {
@@ -191,11 +209,15 @@ struct Reset {
     reset: usize,
 }
 
-async fn reset(State(office): State<Arc<Office>>, Query(which): Query<Which>) -> Response {
+async fn reset(
+    State(office): State<Arc<Office>>,
+    Query(which): Query<Which>,
+) -> Result<Response, (StatusCode, String)> {
+    which.check(&office.house.rules.load())?;
     let work = move || {
         let reset = office.house.meters.reset(which.limit.as_deref(), which.key.as_deref());
         tracing::info!(limit = ?which.limit, key = ?which.key, reset, "Limiter counters were reset.");
         Reset { reset }
     };
-    in_the_background(work).await
+    Ok(in_the_background(work).await)
 }

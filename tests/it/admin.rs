@@ -1,7 +1,7 @@
 //! The admin listener: health, metrics in a form that Prometheus reads, limits over the Unix socket only.
 
 use crate::asker::{DUNNO, Question, http, http_tcp};
-use crate::gatepost::{Daemon, Home};
+use crate::gatepost::{Daemon, Home, text};
 use crate::sockets::free;
 use crate::wait;
 use std::collections::{BTreeMap, BTreeSet};
@@ -148,7 +148,12 @@ fn limits_are_shown_and_reset_over_the_unix_socket_only() {
     assert_eq!((shown.as_array().unwrap().len(), &shown[0]["used"]), (1, &2.into()));
     assert!(shown[0]["next_free_seconds"].as_f64().unwrap() > 1_000.0);
     assert_eq!(home.run(&["limits", "show", "--most", "1"]).lines().count(), 1);
-    assert_eq!(home.run(&["limits", "show", "--limit", "nonesuch"]), "no counter is in use\n");
+    for action in ["show", "reset"] {
+        let typo = home.command(&["limits", action, "--limit", "per-cleint"]).output().unwrap();
+        assert_eq!((typo.status.code(), text(&typo.stdout)), (Some(64), String::new()));
+        let said = "gatepost: no limit has the name \"per-cleint\"; policy.toml has [\"per-client\"]\n";
+        assert_eq!(text(&typo.stderr), said);
+    }
     assert!(home.ask(&Question::data("more")).starts_with("450"));
     assert_eq!(home.run(&["limits", "reset", "--key", "10.0.0.1"]), "1 counters were reset\n");
     assert_eq!(home.ask(&Question::data("more")), DUNNO);
