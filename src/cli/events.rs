@@ -4,11 +4,10 @@
 use super::exit;
 use super::ingest::desk::{Desk, shown};
 use super::output::{Console, Failure};
-use super::signals::Signals;
 use super::time;
 use crate::daemon::Config;
 use crate::events::Verdict;
-use crate::store::{Kept, Reader, Store, StoreError};
+use crate::store::{Kept, Reader, StoreError};
 use serde_json::json;
 use std::path::Path;
 
@@ -106,11 +105,10 @@ fn show(id: i64, raw: bool, path: &Path, json: bool, console: &mut Console<'_>) 
 /// Each body is on disk with all that it means before it leaves the quarantine: where this is interrupted,
 /// the next time finds it there, and its events among those that were seen.
 fn retry(ids: &[i64], config: &Config, json: bool, console: &mut Console<'_>) -> Result<u8, Failure> {
-    let mut desk = Desk::open(config, json, console.now)?;
+    let mut desk = Desk::open(config, json, console)?;
     let ids = if ids.is_empty() { all(desk.store())? } else { ids.to_vec() };
-    let signals = Signals::watch().unwrap_or_default();
     let (mut released, mut code) = (0_u64, exit::OK);
-    for id in ids.iter().take_while(|_| !signals.told()) {
+    for id in ids.iter().take_while(|_| !console.signals.told()) {
         let Some(kept) = desk.store().quarantined_body(*id)? else {
             writeln!(console.err, "{}", no_such(*id))?;
             code = code.max(exit::NOT_FOUND);
@@ -157,7 +155,7 @@ fn drop_bodies(ids: &[i64], path: &Path, json: bool, console: &mut Console<'_>) 
     if open_existing(path)?.is_none() {
         return Err(no_such(ids.first().copied().unwrap_or_default()));
     }
-    let mut store = Store::open(path)?;
+    let mut store = console.open_store(path)?;
     for id in ids {
         if store.release_quarantined(*id)? {
             dropped += 1;

@@ -2,20 +2,19 @@
 //! for replay. Works with the daemon up or down; safe to interrupt and to run twice.
 
 pub(super) mod desk;
-mod input;
 mod log;
 
 use super::exit;
+use super::input::Source;
 use super::output::{Console, Failure, Progress};
 use super::signals::Signals;
 use crate::daemon::Config;
 use crate::events::Verdict;
 use crate::events::files::{Found, MAX_BODY_BYTES, bodies};
 use desk::Desk;
-use input::Input;
 use std::cell::Cell;
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// `gatepost ingest`
 #[derive(Clone, Debug, clap::Args)]
@@ -35,15 +34,17 @@ pub struct IngestArgs {
 /// # Errors
 /// A text for the operator and the exit code.
 pub fn run(args: &IngestArgs, config: &Config, json: bool, console: &mut Console<'_>) -> Result<u8, Failure> {
-    let sources: Vec<Source> = args.files.iter().map(|file| Source::find(file)).collect::<Result<_, _>>()?;
-    let mut desk = Desk::open(config, json, console.now)?;
+    let (sources, code) = find(&args.files, console.err)?;
+    if sources.is_empty() {
+        return Ok(code);
+    }
+    let mut desk = Desk::open(config, json, console)?;
     if args.no_brake {
         desk.brake = None;
     }
     let len = sources.iter().map(|s| s.len).sum();
-    let signals = Signals::watch().unwrap_or_default();
     let progress = console.progress(len, true);
-    let mut ingest = Ingest { progress, bytes: Cell::new(0), desk, signals: &signals, stopped: false, code: exit::OK };
+    let mut ingest = Ingest { progress, bytes: Cell::new(0), desk, signals: console.signals, stopped: false, code };
     let done = ingest.read_all(&sources, console).and_then(|()| ingest.desk.finish(console.err));
     let Ingest { progress, desk, stopped, code, .. } = ingest;
     drop(progress);
@@ -61,29 +62,19 @@ pub fn run(args: &IngestArgs, config: &Config, json: bool, console: &mut Console
     Ok(code)
 }
 
-/// A file that is there.
-struct Source {
-    /// `None`: standard input.
-    path: Option<PathBuf>,
-    /// For messages.
-    name: String,
-    /// In bytes, where it is known.
-    len: Option<u64>,
-}
-
-impl Source {
-    fn find(path: &Path) -> Result<Self, Failure> {
-        if path == Path::new("-") {
-            return Ok(Self { path: None, name: "stdin".to_owned(), len: None });
+/// The files that are there. One that is not is named, and the others are taken.
+fn find(files: &[PathBuf], err: &mut dyn Write) -> Result<(Vec<Source>, u8), Failure> {
+    let (mut sources, mut code) = (Vec::new(), exit::OK);
+    for file in files {
+        match Source::find(file) {
+            Ok(source) => sources.push(source),
+            Err(failure) => {
+                writeln!(err, "{failure}")?;
+                code = failure.code;
+            }
         }
-        let name = path.display().to_string();
-        let wrong = |what: String| Failure::new(exit::NOINPUT, format!("{name}: {what}"));
-        let about = std::fs::metadata(path).map_err(|e| wrong(format!("cannot be opened: {e}")))?;
-        if about.is_dir() {
-            return Err(wrong("is a folder: name files".to_owned()));
-        }
-        Ok(Self { path: Some(path.to_owned()), len: about.is_file().then_some(about.len()), name })
     }
+    Ok((sources, code))
 }
 
 struct Ingest<'a> {
@@ -100,6 +91,7 @@ struct Ingest<'a> {
 /// What ends the reading of a file.
 enum Stop {
     Told,
+    Unopened(Failure),
     Reading(io::Error),
     Failed(Failure),
 }
@@ -122,18 +114,19 @@ impl Ingest<'_> {
             if self.stopped {
                 break;
             }
-            let read = match Input::open(source.path.as_deref(), self.signals) {
+            let read = match source.open(self.signals) {
                 Ok(input) => self.read(input, &source.name, console.err),
-                Err(_) if self.signals.told() => Err(Stop::Told),
-                Err(e) => {
-                    return Err(Failure::new(exit::NOINPUT, format!("{}: cannot be opened: {e}", source.name)));
-                }
+                Err(failure) => Err(Stop::Unopened(failure)),
             };
             match read {
                 Ok(()) => {}
                 Err(Stop::Failed(failure)) => return Err(failure),
                 Err(Stop::Told) => self.stopped = true,
-                Err(Stop::Reading(_)) if self.signals.told() => self.stopped = true,
+                Err(Stop::Reading(_) | Stop::Unopened(_)) if self.signals.told() => self.stopped = true,
+                Err(Stop::Unopened(failure)) => {
+                    self.progress.aside(|| writeln!(console.err, "{failure}"))?;
+                    self.code = self.code.max(failure.code);
+                }
                 Err(Stop::Reading(error)) => {
                     let text = format_args!("{}: cannot be read to its end: {error}", source.name);
                     self.progress.aside(|| writeln!(console.err, "{text}"))?;

@@ -2,6 +2,7 @@
 
 use super::exit;
 use super::output::{print, say};
+use super::signals::Signals;
 use crate::daemon::Config;
 use crate::daemon::listeners::Endpoint;
 use clap::Subcommand;
@@ -48,7 +49,7 @@ pub enum LimitsCommand {
 
 /// Asks the daemon.
 #[must_use]
-pub fn run(command: &LimitsCommand, config: &Config, json: bool) -> u8 {
+pub fn run(command: &LimitsCommand, config: &Config, json: bool, signals: &Signals) -> u8 {
     let unix = config.admin_listen.iter().find_map(|endpoint| match endpoint {
         Endpoint::Unix(path) => Some(path.clone()),
         Endpoint::Inet(_) => None,
@@ -64,6 +65,9 @@ pub fn run(command: &LimitsCommand, config: &Config, json: bool) -> u8 {
             return exit::USAGE;
         }
     };
+    if method == Method::POST {
+        signals.hold();
+    }
     let answer = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -5,6 +5,7 @@ pub mod events;
 pub mod explain;
 pub mod generate;
 pub mod ingest;
+pub mod input;
 pub mod limits;
 pub mod output;
 pub mod serve;
@@ -17,6 +18,7 @@ use crate::daemon::Config;
 use crate::rules::Problem;
 use clap::{Parser, Subcommand};
 use output::{Console, Failure};
+use signals::Signals;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -100,23 +102,28 @@ pub fn main() -> u8 {
         }
     };
     let config = cli.config.as_deref();
+    let signals = match cli.command {
+        Command::Serve(_) => Signals::default(),
+        _ => Signals::watch().unwrap_or_default(),
+    };
+    let with_console = |command: &dyn Fn(&mut Console<'_>) -> Result<u8, Failure>| with_console(&signals, command);
     match cli.command {
         Command::Serve(args) => serve::run(&args, config),
         Command::Check => check::run(config, cli.json),
         Command::Explain(args) => with_config(config, |config| explain::run(&args, config, cli.json)),
         Command::Suppress(command) => with_config(config, |config| {
-            with_console(|console| suppress::run(&command, &config.store_path(), cli.json, console))
+            with_console(&|console| suppress::run(&command, &config.store_path(), cli.json, console))
         }),
         Command::Ingest(args) => {
-            with_config(config, |config| with_console(|console| ingest::run(&args, config, cli.json, console)))
+            with_config(config, |config| with_console(&|console| ingest::run(&args, config, cli.json, console)))
         }
         Command::Events(command) => {
-            with_config(config, |config| with_console(|console| events::run(&command, config, cli.json, console)))
+            with_config(config, |config| with_console(&|console| events::run(&command, config, cli.json, console)))
         }
         Command::Trace(args) => {
-            with_config(config, |config| with_console(|console| trace::run(&args, config, cli.json, console)))
+            with_config(config, |config| with_console(&|console| trace::run(&args, config, cli.json, console)))
         }
-        Command::Limits(command) => with_config(config, |config| limits::run(&command, config, cli.json)),
+        Command::Limits(command) => with_config(config, |config| limits::run(&command, config, cli.json, &signals)),
         Command::Completions(args) => generate::completions(&args),
         Command::Man(args) => generate::man(&args),
     }
@@ -134,8 +141,8 @@ fn with_config(file: Option<&Path>, command: impl FnOnce(&Config) -> u8) -> u8 {
 }
 
 /// Runs a command on the process's own streams; what ends it early goes to stderr.
-fn with_console(command: impl FnOnce(&mut Console<'_>) -> Result<u8, Failure>) -> u8 {
-    Console::standard(command).unwrap_or_else(|failure| {
+fn with_console(signals: &Signals, command: impl FnOnce(&mut Console<'_>) -> Result<u8, Failure>) -> u8 {
+    Console::standard(signals, command).unwrap_or_else(|failure| {
         if !failure.message.is_empty() {
             output::say(&failure);
         }

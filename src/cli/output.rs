@@ -2,10 +2,12 @@
 //! the exit codes of sysexits(3).
 
 use super::exit;
-use crate::store::StoreError;
+use super::signals::Signals;
+use crate::store::{Store, StoreError};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::fmt;
 use std::io::{self, BufRead, IsTerminal, Write};
+use std::path::Path;
 use std::time::Duration;
 
 /// Why a command ended early: an exit code and a text for standard error. No text where there is
@@ -24,7 +26,7 @@ pub struct Console<'a> {
     pub out: &'a mut dyn Write,
     /// Messages.
     pub err: &'a mut dyn Write,
-    /// Answers of the operator, and the file named `-`.
+    /// Answers of the operator.
     pub input: &'a mut dyn BufRead,
     /// Whether `input` is a terminal, so that there is somebody to ask.
     pub input_is_terminal: bool,
@@ -32,6 +34,8 @@ pub struct Console<'a> {
     pub err_is_terminal: bool,
     /// Unix seconds.
     pub now: i64,
+    /// Whether the command was told to end.
+    pub signals: &'a Signals,
 }
 
 /// A bar or a count on standard error while long work lasts; nothing where that is no terminal.
@@ -101,7 +105,7 @@ impl From<io::Error> for Failure {
 
 impl Console<'_> {
     /// Runs `work` on the process's own standard streams.
-    pub fn standard<T>(work: impl FnOnce(&mut Console<'_>) -> T) -> T {
+    pub fn standard<T>(signals: &Signals, work: impl FnOnce(&mut Console<'_>) -> T) -> T {
         let mut out = io::BufWriter::new(io::stdout().lock());
         let done = work(&mut Console {
             out: &mut out,
@@ -110,10 +114,20 @@ impl Console<'_> {
             input_is_terminal: io::stdin().is_terminal(),
             err_is_terminal: io::stderr().is_terminal(),
             now: jiff::Timestamp::now().as_second(),
+            signals,
         });
         // a command flushes what it wrote; what is left here belongs to one that failed
         let _ = out.flush();
         done
+    }
+
+    /// Opens the database to change it: from now on a signal does not tear the command.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_store(&self, path: &Path) -> Result<Store, StoreError> {
+        self.signals.hold();
+        Store::open(path)
     }
 
     /// Asks a question that only `y` or `yes` answers with yes.

@@ -11,7 +11,7 @@ use super::exit;
 use super::output::{Console, Failure};
 use super::time;
 use crate::mail::{Address, Printable};
-use crate::store::{Counts, Entry, Filter, OnExisting, Origin, Reader, Reason, Store, StoreError};
+use crate::store::{Counts, Entry, Filter, OnExisting, Origin, Reader, Reason, StoreError};
 use record::Record;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -255,7 +255,7 @@ fn add(args: &AddArgs, path: &Path, json: bool, console: &mut Console<'_>) -> Re
         })
     };
     let entries: Vec<Entry> = args.addresses.iter().map(entry).collect::<Result<_, _>>()?;
-    let counts = Store::open(path)?.put(&entries, OnExisting::Replace, console.now)?;
+    let counts = console.open_store(path)?.put(&entries, OnExisting::Replace, console.now)?;
     match json {
         true => writeln!(console.out, "{}", counts_json(counts))?,
         false => writeln!(console.out, "{}", in_words(counts))?,

@@ -199,10 +199,16 @@ fn what_cannot_be_read_is_named_and_the_rest_is_taken() {
 fn files_and_policy_must_be_there() {
     let home = Home::alone("", OPEN);
     let file = write(&home, "one", bounce("a@example.net").to_string());
-    let missing = ingest(&home, &[&file, "/nowhere/events.json"]);
-    assert_eq!(missing.status.code(), Some(66));
-    assert!(text(&missing.stderr).contains("/nowhere/events.json: cannot be opened"), "{}", both(&missing));
-    assert_eq!(listed(&home), Vec::<String>::new(), "nothing is read unless all is there");
+    for (files, added) in [
+        (&["/nowhere/events.json"][..], 0),
+        (&["/nowhere/events.json", &file], 1),
+        (&[&file, "/nowhere/events.json"], 1),
+    ] {
+        let missing = ingest(&home, files);
+        assert_eq!(missing.status.code(), Some(66), "{}", both(&missing));
+        assert!(text(&missing.stderr).contains("/nowhere/events.json: cannot be opened"), "{}", both(&missing));
+        assert_eq!(listed(&home).len(), added, "the others are read");
+    }
     assert_eq!(ingest(&home, &[home.policy_dir().to_str().unwrap()]).status.code(), Some(66));
     assert_eq!(ingest(&home, &[]).status.code(), Some(64));
     home.write_policy("policy.toml", "[suppression]\nbrake = \"often\"\n");

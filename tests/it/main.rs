@@ -41,6 +41,7 @@ mod reload_trouble;
 mod restart;
 mod server;
 mod ses_events;
+mod signals;
 mod snippets;
 mod sockets;
 mod store_faults;

@@ -1,6 +1,7 @@
 //! The suppression list from end to end: store, index, following, and the commands.
 
 use gatepost::cli::output::{Console, Failure};
+use gatepost::cli::signals::Signals;
 use gatepost::cli::suppress::{
     AddArgs, ExportArgs, ExportFormat, FilterArgs, Format, ImportArgs, ListArgs, RemoveArgs, SuppressCommand, run,
 };
@@ -72,6 +73,7 @@ fn cli_with(path: &Path, json: bool, input: Option<&str>, command: &SuppressComm
         input_is_terminal: input.is_some(),
         err_is_terminal: false,
         now: NOW,
+        signals: &Signals::default(),
     };
     let code = run(command, path, json, &mut console);
     Ran { code, out: String::from_utf8(out).expect("UTF-8"), err: String::from_utf8(err).expect("UTF-8") }
@@ -612,8 +614,9 @@ fn import_reads_what_is_there_and_names_what_is_wrong() {
     assert_eq!(store.get("f@example.com").expect("get").expect("entry").created, 1_586_560_985);
     let missing = cli(&path, &SuppressCommand::Import(import_args(folder.path().join("nowhere"))));
     assert_eq!(missing.code.expect_err("no file").code, 66);
-    let from_stdin = ImportArgs { format: Some(Format::List), ..import_args("-".into()) };
-    let ran = cli_with(&path, true, Some("g@example.com\n"), &SuppressCommand::Import(from_stdin));
+    std::fs::write(&file, "g@example.com\n").expect("write");
+    let as_list = ImportArgs { format: Some(Format::List), ..import_args(file) };
+    let ran = cli_with(&path, true, None, &SuppressCommand::Import(as_list));
     assert_eq!(ran.out, "{\"added\":1,\"renewed\":0,\"unchanged\":0,\"refused\":0}\n");
 }
 

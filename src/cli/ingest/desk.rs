@@ -2,7 +2,7 @@
 //! applied in batches. Their log lines go through the outbox, as those of the daemon do.
 
 use super::log::Log;
-use crate::cli::output::Failure;
+use crate::cli::output::{Console, Failure};
 use crate::cli::{exit, print_problems};
 use crate::daemon::Config;
 use crate::events::{Kind, Settings, Stats, Verdict, digest};
@@ -44,12 +44,12 @@ pub(in crate::cli) struct Desk<'a> {
 
 impl<'a> Desk<'a> {
     /// Reads the policy folder and opens the database. With `json` standard output is left to the command.
-    pub(in crate::cli) fn open(config: &'a Config, json: bool, now: i64) -> Result<Self, Failure> {
+    pub(in crate::cli) fn open(config: &'a Config, json: bool, console: &Console<'_>) -> Result<Self, Failure> {
         let (rules, _) = load::load(&config.policy_dir).map_err(|problems| {
             print_problems(&problems);
             Failure::new(exit::CONFIG, "the policy folder has problems; nothing was read")
         })?;
-        let store = Store::open(&config.store_path())?;
+        let store = console.open_store(&config.store_path())?;
         store.use_large_cache()?;
         Ok(Self {
             config,
@@ -60,7 +60,7 @@ impl<'a> Desk<'a> {
             effects: Vec::with_capacity(BATCH),
             kept: Vec::new(),
             stats: Stats::default(),
-            started: (Instant::now(), now),
+            started: (Instant::now(), console.now),
             total: Applied::default(),
         })
     }

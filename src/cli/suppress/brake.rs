@@ -3,7 +3,7 @@
 use super::{BrakeArgs, entries, open_existing, write_entry};
 use crate::cli::output::{Console, Failure};
 use crate::cli::time;
-use crate::store::{BrakeState, Filter, Reader, Store};
+use crate::store::{BrakeState, Filter, Reader};
 use serde_json::json;
 use std::io::Write;
 use std::path::Path;
@@ -15,7 +15,7 @@ pub(super) fn run(args: BrakeArgs, path: &Path, json: bool, console: &mut Consol
         return show(&reader, json, console);
     }
     drop(reader);
-    let mut store = Store::open(path)?;
+    let mut store = console.open_store(path)?;
     let (count, word) = match args.enforce {
         true => (store.enforce_held(console.now)?, "enforced"),
         false => (store.discard_held(console.now)?, "discarded"),

@@ -4,10 +4,11 @@ use super::record::Defaults;
 use super::sources::{self, Format};
 use super::{ImportArgs, counts_json, expiry, in_words};
 use crate::cli::exit;
+use crate::cli::input::Source;
 use crate::cli::output::{Console, Failure, Progress};
+use crate::cli::signals::Signals;
 use crate::store::{Counts, Entry, OnExisting, Store};
 use std::cell::Cell;
-use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 
@@ -24,9 +25,8 @@ pub(super) fn run(args: &ImportArgs, path: &Path, json: bool, console: &mut Cons
         created: console.now,
         expires: expiry(&args.ttl, console.now)?,
     };
-    let Source { mut file, name, len } = open(&args.file)?;
-    let progress = console.progress(len, true);
-    let mut store = Store::open(path)?;
+    let source = Source::find(&args.file)?;
+    let mut store = console.open_store(path)?;
     store.use_large_cache()?;
     let mut import = Import {
         store: &mut store,
@@ -34,47 +34,22 @@ pub(super) fn run(args: &ImportArgs, path: &Path, json: bool, console: &mut Cons
         counts: Counts::default(),
         refused: 0,
         now: console.now,
+        signals: console.signals,
+        stopped: false,
     };
-    let input: &mut dyn BufRead = match &mut file {
-        Some(file) => file,
-        None => console.input,
-    };
-    let done = import.read(input, args.format, &name, &defaults, console.err, &progress);
+    let progress = console.progress(source.len, true);
+    let done = import.read(&source, args.format, &defaults, console.err, &progress);
     drop(progress);
-    if let Err(failure) = done {
-        writeln!(console.err, "{name}: stopped early; so far {}", in_words(import.counts))?;
-        return Err(failure);
+    let Import { counts, refused, stopped, .. } = import;
+    if stopped || done.is_err() {
+        writeln!(console.err, "{}: stopped early; so far {}", source.name, in_words(counts))?;
     }
-    let Import { counts, refused, .. } = import;
+    done?;
     match json {
         true => writeln!(console.out, "{},\"refused\":{refused}}}", counts_json(counts).trim_end_matches('}'))?,
         false => writeln!(console.out, "{}, {refused} refused", in_words(counts))?,
     }
     Ok(if refused == 0 { 0 } else { exit::DATAERR })
-}
-
-struct Source {
-    /// `None`: standard input.
-    file: Option<BufReader<File>>,
-    /// For messages.
-    name: String,
-    /// In bytes, where it is known.
-    len: Option<u64>,
-}
-
-fn open(path: &Path) -> Result<Source, Failure> {
-    if path == Path::new("-") {
-        return Ok(Source { file: None, name: "stdin".to_owned(), len: None });
-    }
-    let name = path.display().to_string();
-    let wrong = |what: String| Failure::new(exit::NOINPUT, format!("{name}: {what}"));
-    let file = File::open(path).map_err(|e| wrong(format!("cannot be opened: {e}")))?;
-    let about = file.metadata().map_err(|e| wrong(e.to_string()))?;
-    if about.is_dir() {
-        return Err(wrong("is a folder: name a file".to_owned()));
-    }
-    let len = about.is_file().then_some(about.len());
-    Ok(Source { file: Some(BufReader::with_capacity(256 << 10, file)), name, len })
 }
 
 struct Import<'a> {
@@ -83,26 +58,49 @@ struct Import<'a> {
     counts: Counts,
     refused: u64,
     now: i64,
+    signals: &'a Signals,
+    /// Whether a signal ended the reading.
+    stopped: bool,
 }
 
 impl Import<'_> {
+    /// Puts all of `source` on the list, or what there is until a signal.
     fn read(
         &mut self,
-        input: &mut dyn BufRead,
+        source: &Source,
         format: Option<Format>,
-        name: &str,
         defaults: &Defaults,
         err: &mut dyn Write,
         progress: &Progress,
     ) -> Result<(), Failure> {
+        let read = self.read_records(source, format, defaults, err, progress);
+        self.stopped = read.is_err() && self.signals.told();
+        if !self.stopped {
+            read?;
+        }
+        self.commit()
+    }
+
+    fn read_records(
+        &mut self,
+        source: &Source,
+        format: Option<Format>,
+        defaults: &Defaults,
+        err: &mut dyn Write,
+        progress: &Progress,
+    ) -> Result<(), Failure> {
+        let name = &source.name;
+        let mut input = BufReader::with_capacity(256 << 10, source.open(self.signals)?);
+        let wrong = |e| Failure::new(exit::NOINPUT, format!("{name}: cannot be read: {e}"));
         let format = match format {
             Some(format) => format,
-            None => sources::detect(
-                input.fill_buf().map_err(|e| Failure::new(exit::NOINPUT, format!("{name}: cannot be read: {e}")))?,
-            ),
+            None => sources::detect(input.fill_buf().map_err(wrong)?),
         };
         let bytes = Cell::new(0);
-        sources::read(format, input, &bytes, &mut |line, raw| {
+        sources::read(format, &mut input, &bytes, &mut |line, raw| {
+            if self.signals.told() {
+                return Err(Failure::new(exit::OK, "told to end"));
+            }
             match raw.and_then(|raw| raw.entry(defaults)) {
                 Ok(entry) => self.batch.push(entry),
                 Err(what) => {
@@ -115,8 +113,7 @@ impl Import<'_> {
                 progress.at(bytes.get(), || in_words(self.counts));
             }
             Ok(())
-        })?;
-        self.commit()
+        })
     }
 
     fn commit(&mut self) -> Result<(), Failure> {

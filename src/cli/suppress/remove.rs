@@ -4,7 +4,7 @@ use super::{RemoveArgs, entries, open_existing, parse, printable};
 use crate::cli::exit;
 use crate::cli::output::{Console, Failure};
 use crate::mail::Address;
-use crate::store::{Entry, Store};
+use crate::store::Entry;
 use std::fmt;
 use std::io::Write;
 use std::path::Path;
@@ -33,7 +33,7 @@ pub(super) fn run(args: &RemoveArgs, path: &Path, json: bool, console: &mut Cons
         writeln!(console.err, "nothing was removed")?;
         return Ok(0);
     }
-    let removed = Store::open(path)?.remove_matching(&filter, console.now)?;
+    let removed = console.open_store(path)?.remove_matching(&filter, console.now)?;
     let count = removed.entries;
     report(console, json, "removed", count, format_args!("removed {}", entries(count)))?;
     if removed.may_stand_at_ses > 0 {
@@ -59,7 +59,7 @@ fn named(args: &RemoveArgs, path: &Path, json: bool, console: &mut Console<'_>) 
         report(console, json, "would_remove", count, format_args!("would remove {}", entries(count)))?;
         return Ok(0);
     }
-    let mut store = Store::open(path)?;
+    let mut store = console.open_store(path)?;
     let held = addresses.iter().map(|a| store.held_entry(a.as_str())).collect::<Result<Vec<_>, _>>()?;
     let removed = store.remove(&addresses, console.now)?;
     let count = removed.iter().flatten().count() as u64;

@@ -1,7 +1,9 @@
-//! What is ingested, read by a thread of its own: waiting for the other end of a pipe must not keep the command from
+//! A file that is read by a thread of its own: waiting for the other end of a pipe must not keep the command from
 //! ending.
 
-use crate::cli::signals::Signals;
+use super::exit;
+use super::output::Failure;
+use super::signals::Signals;
 use std::fs::File;
 use std::io::{self, Cursor, Read};
 use std::os::fd::AsFd;
@@ -16,17 +18,55 @@ const PIECES: usize = 4;
 /// How often it is looked whether to end.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// A file, or standard input.
-pub(super) struct Input<'a> {
+/// A file that is there, or standard input.
+pub struct Source {
+    /// `None`: standard input.
+    path: Option<PathBuf>,
+    /// For messages.
+    pub name: String,
+    /// In bytes, where it is known.
+    pub len: Option<u64>,
+}
+
+impl Source {
+    /// The file that an operator named; `-` is standard input.
+    ///
+    /// # Errors
+    /// Where there is no such file.
+    pub fn find(path: &Path) -> Result<Self, Failure> {
+        if path == Path::new("-") {
+            return Ok(Self { path: None, name: "stdin".to_owned(), len: None });
+        }
+        let name = path.display().to_string();
+        let about = std::fs::metadata(path).map_err(|e| not_opened(&name, &e))?;
+        if about.is_dir() {
+            return Err(Failure::new(exit::NOINPUT, format!("{name}: is a folder: name a file")));
+        }
+        Ok(Self { path: Some(path.to_owned()), len: about.is_file().then_some(about.len()), name })
+    }
+
+    /// Opens it.
+    ///
+    /// # Errors
+    /// Where it cannot be opened, or a signal told the command to end.
+    pub fn open<'a>(&self, signals: &'a Signals) -> Result<Input<'a>, Failure> {
+        Input::open(self.path.clone(), signals).map_err(|e| not_opened(&self.name, &e))
+    }
+}
+
+fn not_opened(name: &str, error: &io::Error) -> Failure {
+    Failure::new(exit::NOINPUT, format!("{name}: cannot be opened: {error}"))
+}
+
+/// What is read of it.
+pub struct Input<'a> {
     pieces: Receiver<io::Result<Vec<u8>>>,
     piece: Cursor<Vec<u8>>,
     signals: &'a Signals,
 }
 
 impl<'a> Input<'a> {
-    /// Opens a file; standard input, where there is no path.
-    pub(super) fn open(path: Option<&Path>, signals: &'a Signals) -> io::Result<Self> {
-        let path = path.map(Path::to_owned);
+    fn open(path: Option<PathBuf>, signals: &'a Signals) -> io::Result<Self> {
         let (sender, pieces) = sync_channel(PIECES);
         std::thread::Builder::new().name("input".into()).spawn(move || send_all(path, &sender))?;
         let mut input = Self { pieces, piece: Cursor::default(), signals };
