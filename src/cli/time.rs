@@ -1,31 +1,18 @@
 //! Times and lengths of time as operators write them.
 
+use crate::rules::rate::parse_span;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
-/// Reads a length of time such as `14d`, `36h`, `90m`, `45s` or `2w`; in seconds, more than zero.
+/// Reads a length of time as policy.toml has them, such as `14d`, `36h`, `90m`, `45s` or `2w`; in seconds, more than
+/// zero.
 ///
 /// # Errors
 /// What was expected.
 pub fn seconds(text: &str) -> Result<i64, String> {
-    let expected = || format!("{text:?} is no length of time: expected a number and s, m, h, d or w, such as 14d");
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match text.get(digits.len()..).unwrap_or("") {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3_600,
-        "d" => 86_400,
-        "w" => 604_800,
-        _ => return Err(expected()),
-    };
-    let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
-    let number: i64 = digits.parse().ok().filter(|n| plain && *n > 0).ok_or_else(expected)?;
-    // a hundred years: no expiry may leave the range of times that can be printed
-    number
-        .checked_mul(unit)
-        .filter(|s| *s <= 100 * 366 * 86_400)
-        .ok_or_else(|| format!("{text:?} is too long: at most 100 years; \"never\" has no end"))
+    let span = parse_span(text).map_err(|e| format!("{text:?}: {e}"))?;
+    i64::try_from(span.as_secs()).map_err(|e| e.to_string())
 }
 
 /// Reads a point in time: RFC 3339, a date (its first second, UTC), or a length of time before
@@ -57,11 +44,12 @@ mod tests {
 
     #[test]
     fn lengths_of_time_are_read() {
-        for (text, s) in [("14d", 1_209_600), ("36h", 129_600), ("1m", 60), ("45s", 45), ("2w", 1_209_600)] {
+        for (text, s) in
+            [("14d", 1_209_600), ("36h", 129_600), ("1m", 60), ("45s", 45), ("2w", 1_209_600), ("14 days", 1_209_600)]
+        {
             assert_eq!(seconds(text), Ok(s));
         }
-        for wrong in ["", "d", "14", "0d", "-1d", "+1d", "1.5d", "1y", "14 d", "d14", "99999999999999999999d", "90000d"]
-        {
+        for wrong in ["", "d", "14", "0d", "-1d", "+1d", "1.5d", "1y", "d14", "99999999999999999999d", "90000d"] {
             assert!(seconds(wrong).is_err(), "{wrong}");
         }
     }

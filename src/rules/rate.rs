@@ -226,7 +226,7 @@ impl FromStr for Quota {
     }
 }
 
-/// Reads a span of time such as `14d`, `12h`, `30min`: one number, one unit.
+/// Reads a span of time such as `14d`, `12h`, `30min`, `2w`: one number, one unit; that of a rate, or weeks.
 ///
 /// # Errors
 /// Anything else, zero, and more than [`MAX_SPAN`].
@@ -237,10 +237,14 @@ pub fn parse_span(text: &str) -> Result<Duration, RateError> {
     if count == 0 {
         return fault(at, Fault::ZeroSpan);
     }
-    let per = scan.unit()?;
+    let unit_at = scan.skip_blanks();
+    let unit = match scan.word().to_ascii_lowercase().as_str() {
+        "w" | "week" | "weeks" => 7 * DAY,
+        word => Per::from_word(word).ok_or(RateError { at: unit_at, fault: Fault::NoUnit })?.seconds(),
+    };
     scan.end(Fault::TrailingSpan)?;
-    // A u32 times a day's seconds fits u64.
-    let span = Duration::from_secs(u64::from(count) * per.seconds());
+    // A u32 times a week's seconds fits u64.
+    let span = Duration::from_secs(u64::from(count) * unit);
     if span > MAX_SPAN { fault(at, Fault::LongSpan) } else { Ok(span) }
 }
 
@@ -408,9 +412,15 @@ mod tests {
 
     #[test]
     fn spans_are_read_and_written() {
-        for (text, seconds) in
-            [("14d", 14 * DAY), ("12h", 43_200), ("30min", 1800), ("90 s", 90), ("3660d", 3660 * DAY)]
-        {
+        for (text, seconds) in [
+            ("14d", 14 * DAY),
+            ("12h", 43_200),
+            ("30min", 1800),
+            ("90 s", 90),
+            ("2w", 14 * DAY),
+            ("1 Week", 7 * DAY),
+            ("3660d", 3660 * DAY),
+        ] {
             let span = parse_span(text).expect(text);
             assert_eq!(span, Duration::from_secs(seconds), "{text}");
             assert_eq!(parse_span(&span_text(span)), Ok(span));
