@@ -4,7 +4,7 @@ use super::output::{print, say};
 use super::{exit, print_problems};
 use crate::daemon::Config;
 use crate::decide::{self, Checks, Finding, Judgement, Question, Rule, Suppressed, Verdict};
-use crate::delegation::answer::{date, unix_time, why};
+use crate::delegation::answer::unix_time;
 use crate::mail::Canonical;
 use crate::meters::{Refused, Why};
 use crate::rules::{Mode, Rules, load};
@@ -145,7 +145,7 @@ fn explain(
     let mut explained = Explained { answer: "DUNNO".to_owned(), ..Explained::default() };
     let mut judgement = decide::decide(&question, rules, &Stored(entry));
     if let (Verdict::Confirm { mode }, Some(entry)) = (&judgement.verdict, entry) {
-        let finding = decide::suppressed(*mode, &date(entry.created), why(entry));
+        let finding = decide::suppressed(*mode, entry);
         if *mode == Mode::Enforce {
             judgement.verdict = Verdict::Decided(finding);
         } else {

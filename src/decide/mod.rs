@@ -1,11 +1,12 @@
 //! The core: what is the answer to a question, by one snapshot of the rules? Synchronous, no I/O,
-//! no clock, cannot fail (invariant 1). Adapters (the delegation server, `explain`, later the
-//! milter) bring the question and carry out what it says: confirm a suppression in the store,
+//! no clock, cannot fail (invariant 1). Adapters (the delegation server, the milter, `explain`)
+//! bring the question and carry out what it says: confirm a suppression in the store,
 //! charge the limits.
 
 use crate::mail::{Canonical, Reply, ReplyCode, Rewriting};
 use crate::meters::{Charge, Key, Refused, Why};
 use crate::rules::{Action, Allowlist, Count, DropOrRefuse, KeyKind, Limit, ListRules, Mode, Quota, Rate, Rules};
+use crate::store::Entry;
 use smallvec::SmallVec;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -388,10 +389,14 @@ fn masked(ip: IpAddr, v4_prefix: u8, v6_prefix: u8) -> Key<'static> {
     }
 }
 
-/// The finding for a recipient whose entry was confirmed: since when (a date, `YYYY-MM-DD`) and why.
+/// The finding for a recipient whose entry was confirmed: since when (in UTC), and its evidence, or without one its
+/// reason.
 #[must_use]
-pub fn suppressed(mode: Mode, since: &str, text: &str) -> Finding<'static> {
-    let reply = Reply::new(ReplyCode::RECIPIENT_GONE, &format!("Suppressed since {since}: {text}"));
+pub fn suppressed(mode: Mode, entry: &Entry) -> Finding<'static> {
+    let since = jiff::Timestamp::from_second(entry.created)
+        .map_or_else(|_| "long ago".to_owned(), |t| t.strftime("%Y-%m-%d").to_string());
+    let why = if entry.evidence.is_empty() { entry.reason.as_str() } else { &entry.evidence };
+    let reply = Reply::new(ReplyCode::RECIPIENT_GONE, &format!("Suppressed since {since}: {why}"));
     Finding { check: Check::Suppression, mode, rule: Rule::Suppressed, answer: Answer::Refuse(reply) }
 }
 

@@ -218,7 +218,7 @@ impl Answerer {
     fn suppressed(&self, request: &Request<'_>, rules: &Rules, mode: Mode, entry: &Entry, out: &mut Vec<u8>) -> bool {
         let (house, sender, recipient) = (&self.house, &self.sender, Some(&self.recipient));
         let scene = Scene { house, rules, request, sender, recipient };
-        let finding = decide::suppressed(mode, &date(entry.created), why(entry));
+        let finding = decide::suppressed(mode, entry);
         if mode == Mode::Enforce {
             scene.answer(&finding, out);
         } else {
@@ -407,17 +407,4 @@ fn client_of(request: &Request<'_>) -> Option<IpAddr> {
 #[must_use]
 pub fn unix_time() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
-}
-
-/// The date of a time in Unix seconds, in UTC.
-#[must_use]
-pub fn date(unix_seconds: i64) -> String {
-    jiff::Timestamp::from_second(unix_seconds)
-        .map_or_else(|_| "long ago".to_owned(), |t| t.strftime("%Y-%m-%d").to_string())
-}
-
-/// Why an entry stands, for the reply: its evidence, or without one its reason.
-#[must_use]
-pub fn why(entry: &Entry) -> &str {
-    if entry.evidence.is_empty() { entry.reason.as_str() } else { &entry.evidence }
 }

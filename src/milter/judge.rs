@@ -5,7 +5,6 @@
 
 use crate::decide::{self, Checks, Finding, Judgement, Question, Rule, Verdict, Weight};
 use crate::delegation::House;
-use crate::delegation::answer::{date, why};
 use crate::lines::{DecisionLine, Word};
 use crate::mail::{Canonical, Reply, ReplyCode};
 use crate::meters::{Charge, Domains, Granted, Refused};
@@ -151,7 +150,7 @@ impl Submission<'_> {
                 break;
             }
             let Some(entry) = house.confirm(&recipient, self.now).await else { continue };
-            let finding = decide::suppressed(mode, &date(entry.created), why(&entry));
+            let finding = decide::suppressed(mode, &entry);
             if mode == Mode::Enforce {
                 self.line(house, Word::Drop, &finding, Some(&recipient));
                 dropped.push(n);
