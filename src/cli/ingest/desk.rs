@@ -24,9 +24,6 @@ const KEPT: usize = 16;
 /// How often a busy database is tried, five seconds each: a daemon under load writes all the time.
 const TRIES: u32 = 6;
 
-/// The header of the correlation id where `[milter]` names none.
-const CORRELATION_HEADER: &str = "X-Correlation-ID";
-
 pub(in crate::cli) struct Desk<'a> {
     config: &'a Config,
     rules: SuppressionRules,
@@ -89,9 +86,13 @@ impl<'a> Desk<'a> {
 
     /// Reads a body; what it means waits for [`Desk::apply`].
     pub(in crate::cli) fn read(&mut self, body: &[u8]) -> Verdict {
-        let header = self.config.milter.as_ref().map_or(CORRELATION_HEADER, |m| m.correlation_header.as_str());
         let accounts = self.config.events.as_ref().map_or(&[][..], |events| &events.accounts);
-        let settings = Settings { rules: &self.rules, accounts, correlation_header: header, now: self.now() };
+        let settings = Settings {
+            rules: &self.rules,
+            accounts,
+            correlation_header: self.config.correlation_header(),
+            now: self.now(),
+        };
         let digest = digest(body, &settings);
         self.stats.count(&digest);
         self.effects.extend(digest.effects);
