@@ -61,6 +61,7 @@ fn the_service_says_what_the_daemon_needs() {
         "Type=notify",
         "User=gatepost",
         "SupplementaryGroups=postfix",
+        "SupplementaryGroups=adm",
         "ExecReload=/bin/kill -HUP $MAINPID",
         "LogRateLimitIntervalSec=0",
         "ReadWritePaths=/var/spool/postfix/gatepost",
