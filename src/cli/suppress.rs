@@ -91,6 +91,14 @@ pub struct AddArgs {
     /// The addresses
     #[arg(required = true, value_name = "ADDRESS")]
     pub addresses: Vec<String>,
+    /// What is said of them
+    #[command(flatten)]
+    pub about: AboutArgs,
+}
+
+/// What is said of addresses.
+#[derive(Clone, Debug, clap::Args)]
+pub struct AboutArgs {
     /// Why: manual, bounce, complaint, global_list or mailbox_full
     #[arg(long, default_value = "manual")]
     pub reason: Reason,
@@ -141,15 +149,9 @@ pub struct ImportArgs {
     /// What the file holds; found out from its beginning otherwise
     #[arg(long)]
     pub format: Option<Format>,
-    /// The reason of addresses that come without one
-    #[arg(long, default_value = "manual")]
-    pub reason: Reason,
-    /// The note of addresses that come without one
-    #[arg(long, value_name = "TEXT")]
-    pub note: Option<String>,
-    /// For how long, for addresses that come without an expiry: such as 14d, or "never"
-    #[arg(long, value_name = "TIME", default_value = "never")]
-    pub ttl: String,
+    /// What is said of addresses that come without it
+    #[command(flatten, next_help_heading = "For addresses that come without")]
+    pub about: AboutArgs,
 }
 
 /// `export`.
@@ -242,19 +244,20 @@ fn show(address: &str, path: &Path, json: bool, console: &mut Console<'_>) -> Re
 }
 
 fn add(args: &AddArgs, path: &Path, json: bool, console: &mut Console<'_>) -> Result<u8, Failure> {
-    let expires = expiry(&args.ttl, console.now)?;
+    let AddArgs { addresses, about } = args;
+    let expires = about.expires(console.now)?;
     let entry = |text: &String| -> Result<Entry, Failure> {
         Ok(Entry {
             address: parse(text)?,
             spelling: Some(record::spelling(text)),
-            reason: args.reason,
-            evidence: args.note.clone().unwrap_or_default(),
+            reason: about.reason,
+            evidence: about.note.clone().unwrap_or_default(),
             source: Origin::Cli,
             created: console.now,
             expires,
         })
     };
-    let entries: Vec<Entry> = args.addresses.iter().map(entry).collect::<Result<_, _>>()?;
+    let entries: Vec<Entry> = addresses.iter().map(entry).collect::<Result<_, _>>()?;
     let counts = console.open_store(path)?.put(&entries, OnExisting::Replace, console.now)?;
     match json {
         true => writeln!(console.out, "{}", counts_json(counts))?,
@@ -315,6 +318,18 @@ impl FilterArgs {
     }
 }
 
+impl AboutArgs {
+    fn expires(&self, now: i64) -> Result<Option<i64>, Failure> {
+        match self.ttl.as_str() {
+            "never" => Ok(None),
+            ttl => match time::seconds(ttl) {
+                Ok(seconds) => Ok(Some(now.saturating_add(seconds))),
+                Err(e) => Err(Failure::new(exit::USAGE, format!("--ttl: {e}, or \"never\""))),
+            },
+        }
+    }
+}
+
 /// The database, or a note that there is none yet: an empty list is no error.
 fn open_existing(path: &Path, console: &mut Console<'_>) -> Result<Option<Reader>, Failure> {
     match Reader::open(path) {
@@ -330,16 +345,6 @@ fn open_existing(path: &Path, console: &mut Console<'_>) -> Result<Option<Reader
 
 fn parse(text: &str) -> Result<Address, Failure> {
     Address::parse(text).map_err(|e| Failure::new(exit::USAGE, format!("{}: {e}", printable(text))))
-}
-
-fn expiry(ttl: &str, now: i64) -> Result<Option<i64>, Failure> {
-    match ttl {
-        "never" => Ok(None),
-        _ => match time::seconds(ttl) {
-            Ok(seconds) => Ok(Some(now.saturating_add(seconds))),
-            Err(e) => Err(Failure::new(exit::USAGE, format!("--ttl: {e}, or \"never\""))),
-        },
-    }
 }
 
 fn in_a_line(entry: &Entry) -> String {

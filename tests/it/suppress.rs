@@ -3,7 +3,8 @@
 use gatepost::cli::output::{Console, Failure};
 use gatepost::cli::signals::Signals;
 use gatepost::cli::suppress::{
-    AddArgs, ExportArgs, ExportFormat, FilterArgs, Format, ImportArgs, ListArgs, RemoveArgs, SuppressCommand, run,
+    AboutArgs, AddArgs, ExportArgs, ExportFormat, FilterArgs, Format, ImportArgs, ListArgs, RemoveArgs,
+    SuppressCommand, run,
 };
 use gatepost::mail::Address;
 use gatepost::store::{
@@ -83,13 +84,16 @@ fn cli(path: &Path, command: &SuppressCommand) -> Ran {
     cli_with(path, false, None, command)
 }
 
+fn about() -> AboutArgs {
+    AboutArgs { reason: Reason::Manual, note: None, ttl: "never".into() }
+}
+
 fn add_args(addresses: &[&str]) -> AddArgs {
-    let addresses = addresses.iter().map(ToString::to_string).collect();
-    AddArgs { addresses, reason: Reason::Manual, note: None, ttl: "never".into() }
+    AddArgs { addresses: addresses.iter().map(ToString::to_string).collect(), about: about() }
 }
 
 fn import_args(file: PathBuf) -> ImportArgs {
-    ImportArgs { file, format: None, reason: Reason::Manual, note: None, ttl: "never".into() }
+    ImportArgs { file, format: None, about: about() }
 }
 
 fn list(path: &Path) -> String {
@@ -367,7 +371,8 @@ fn a_change_is_in_force_within_a_second() {
     within(second, "add", || index.contains(b"gone@example.com", now));
     let found = confirmer.lookup(b"gone@example.com", now).expect("lookup").expect("entry");
     assert_eq!(found.original(), "Gone@Example.com");
-    let again = AddArgs { note: Some("left".into()), ..add_args(&["gone@example.com"]) };
+    let again =
+        AddArgs { about: AboutArgs { note: Some("left".into()), ..about() }, ..add_args(&["gone@example.com"]) };
     assert_eq!(cli(&path, &SuppressCommand::Add(again)).out, "0 added, 1 renewed, 0 unchanged\n");
     within(second, "the cache is told", || confirmer.cached(b"gone@example.com", now).is_none());
     assert_eq!(confirmer.lookup(b"gone@example.com", now).expect("lookup").expect("entry").evidence, "left");
@@ -496,7 +501,8 @@ fn without_a_database_reading_finds_an_empty_list_and_makes_none() {
 #[test]
 fn list_and_show_print_the_entries() {
     let (_folder, path) = folder();
-    let add = AddArgs { note: Some("550 gone\u{1b}[31m".into()), ttl: "14d".into(), ..add_args(&["Gone@example.com"]) };
+    let gone = AboutArgs { note: Some("550 gone\u{1b}[31m".into()), ttl: "14d".into(), ..about() };
+    let add = AddArgs { about: gone, ..add_args(&["Gone@example.com"]) };
     assert_eq!(cli(&path, &SuppressCommand::Add(add)).code, Ok(0));
     let ran = cli(&path, &SuppressCommand::List(ListArgs::default()));
     assert_eq!(
@@ -511,7 +517,7 @@ fn list_and_show_print_the_entries() {
     );
     let ran = cli(&path, &SuppressCommand::Show { address: "GONE@example.com".into() });
     assert!(ran.code == Ok(0) && ran.out.contains("written:  Gone@example.com\n"), "{}", ran.out);
-    let add = AddArgs { ttl: "soon".into(), ..add_args(&["x@example.com"]) };
+    let add = AddArgs { about: AboutArgs { ttl: "soon".into(), ..about() }, ..add_args(&["x@example.com"]) };
     assert_eq!(cli(&path, &SuppressCommand::Add(add)).code.expect_err("usage").code, 64);
     let wrong = cli(&path, &SuppressCommand::Add(add_args(&["y@example.com", "nonsense"])));
     assert_eq!(wrong.code, Err(Failure::new(64, "nonsense: no @ in the address")));

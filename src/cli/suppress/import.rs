@@ -2,7 +2,7 @@
 
 use super::record::Defaults;
 use super::sources::{self, Format};
-use super::{ImportArgs, counts_json, expiry, in_words};
+use super::{ImportArgs, counts_json, in_words};
 use crate::cli::exit;
 use crate::cli::input::Source;
 use crate::cli::output::{Console, Failure, Progress};
@@ -20,10 +20,10 @@ const BATCH: usize = 10_000;
 /// the rest is taken.
 pub(super) fn run(args: &ImportArgs, path: &Path, json: bool, console: &mut Console<'_>) -> Result<u8, Failure> {
     let defaults = Defaults {
-        reason: args.reason,
-        evidence: args.note.clone().unwrap_or_default(),
+        reason: args.about.reason,
+        evidence: args.about.note.clone().unwrap_or_default(),
         created: console.now,
-        expires: expiry(&args.ttl, console.now)?,
+        expires: args.about.expires(console.now)?,
     };
     let source = Source::find(&args.file)?;
     let mut store = console.open_store(path)?;
