@@ -239,6 +239,13 @@ fn sighup_says_what_needs_a_restart_and_a_broken_config_changes_nothing() {
         .unwrap();
     daemon.signal("HUP");
     in_force(&home, Instant::now(), "s0", false);
+    // With a broken folder [postfix] waits until it is mended, and that is said.
+    fs::write(home.path("other/allowed_senders"), "broken\n").unwrap();
+    fs::write(home.config(), sound.replace("/policy\"", "/other\"")).unwrap();
+    daemon.signal("HUP");
+    daemon.says(&["WARN", "[postfix] of gatepost.toml has changed"]);
+    fs::write(home.path("other/allowed_senders"), list(7)).unwrap();
+    in_force(&home, Instant::now(), "s0", true);
 }
 
 /// The user for whom the file events run out.
