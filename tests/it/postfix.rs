@@ -209,8 +209,8 @@ fn free_port() -> u16 {
     }
 }
 
-/// Stock services, those that this relay uses.
-const SERVICES: &str = "\
+/// Stock services, those that a relay uses.
+pub const SERVICES: &str = "\
 pickup    unix  n - n 60 1 pickup
 cleanup   unix  n - CHROOT - 0 cleanup
 qmgr      unix  n - n 300 1 qmgr

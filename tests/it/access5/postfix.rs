@@ -1,6 +1,7 @@
 //! A scratch Postfix with one smtpd listener per table, and the policy service that tells which
 //! sender it asks about.
 
+use crate::postfix::SERVICES;
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -146,7 +147,7 @@ fn write_instance(dir: &Path, listeners: &[Listener], ports: &[u16], policy_port
     let chown = Command::new("chown").arg("postfix").arg(dir.join("data")).status().expect("chown");
     assert!(chown.success(), "no user postfix, or not root: Postfix's master needs root");
     let mut main = MAIN_CF.replace("$DIR", &dir.display().to_string());
-    let mut master = MASTER_CF.to_owned();
+    let mut master = SERVICES.replace("CHROOT", "n");
     for (i, (listener, port)) in listeners.iter().zip(ports).enumerate() {
         write(dir.join(format!("table{i}")), listener.table.clone());
         let closing = if listener.closed { ", check_client_access static:{550 5.7.0 unlisted}" } else { "" };
@@ -215,23 +216,4 @@ smtpd_junk_command_limit = 100000
 smtpd_client_connection_count_limit = 0
 smtpd_client_connection_rate_limit = 0
 default_process_limit = 200
-";
-
-const MASTER_CF: &str = "\
-cleanup   unix  n - n - 0 cleanup
-qmgr      unix  n - n 300 1 qmgr
-rewrite   unix  - - n - - trivial-rewrite
-bounce    unix  - - n - 0 bounce
-defer     unix  - - n - 0 bounce
-trace     unix  - - n - 0 bounce
-flush     unix  n - n 1000? 0 flush
-proxymap  unix  - - n - - proxymap
-smtp      unix  - - n - - smtp
-relay     unix  - - n - - smtp
-showq     unix  n - n - - showq
-error     unix  - - n - - error
-retry     unix  - - n - - error
-anvil     unix  - - n - 1 anvil
-tlsmgr    unix  - - n 1000? 1 tlsmgr
-postlog   unix-dgram n - n - 1 postlogd
 ";
