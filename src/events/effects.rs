@@ -43,51 +43,42 @@ impl<'e, 'j> Reading<'e, 'j> {
     fn effects(&mut self) -> Vec<Effect> {
         let event = self.event;
         match &event.what {
-            What::Send { to } => self.plain(Kind::Send, Status::Accepted, to, |_, _| {}),
-            What::Reject { to, reason } => {
-                self.plain(Kind::Reject, Status::Rejected, to, |line, _| line.text = text("reason", reason.as_ref()))
+            What::Send => self.plain(Kind::Send, Status::Accepted, |_, _| {}),
+            What::Reject { reason } => {
+                self.plain(Kind::Reject, Status::Rejected, |line, _| line.text = text("reason", reason.as_ref()))
             }
-            What::Delivery { to, milliseconds, response } => {
+            What::Delivery { milliseconds, response } => {
                 let delay = milliseconds.or_else(|| event.took());
-                self.delivery(to, delay, response.as_ref())
+                self.delivery(delay, response.as_ref())
             }
-            What::Bounce { to, kind, subkind } => self.bounce(to, kind.as_deref(), subkind.as_deref()),
-            What::Complaint { to, subkind, feedback, agent } => {
+            What::Bounce { kind, subkind } => self.bounce(kind.as_deref(), subkind.as_deref()),
+            What::Complaint { subkind, feedback, agent } => {
                 let words = [("feedback_type", feedback.as_deref()), ("complaint_subtype", subkind.as_deref())];
-                self.complaint(to, words, agent.as_ref())
+                self.complaint(words, agent.as_ref())
             }
-            What::Delay { to, kind, expires } => {
+            What::Delay { kind, expires } => {
                 let expires = expires.map(|time| time.to_string());
-                self.plain(Kind::DeliveryDelay, Status::Delayed, to, |line, recipient| {
+                self.plain(Kind::DeliveryDelay, Status::Delayed, |line, recipient| {
                     line.dsn = recipient.status.as_deref().and_then(rfc3463).map(str::to_owned);
                     line.details = details([("delay_type", kind.as_deref()), ("expires", expires.as_deref())]);
                     line.text = text("reason", recipient.diagnostic.as_ref());
                 })
             }
-            What::Open { to } => self.tracking(Kind::Open, Status::Opened, to, None),
-            What::Click { to, link } => self.tracking(Kind::Click, Status::Clicked, to, link.as_ref()),
-            What::Failure { to, template, error } => {
-                self.plain(Kind::RenderingFailure, Status::Failed, to, |line, _| {
-                    line.details = details([("template", template.as_deref())]);
-                    line.text = text("reason", error.as_ref());
-                })
-            }
-            What::Subscription { to, list } => self.plain(Kind::Subscription, Status::Subscription, to, |line, _| {
+            What::Open => self.tracking(Kind::Open, Status::Opened, None),
+            What::Click { link } => self.tracking(Kind::Click, Status::Clicked, link.as_ref()),
+            What::Failure { template, error } => self.plain(Kind::RenderingFailure, Status::Failed, |line, _| {
+                line.details = details([("template", template.as_deref())]);
+                line.text = text("reason", error.as_ref());
+            }),
+            What::Subscription { list } => self.plain(Kind::Subscription, Status::Subscription, |line, _| {
                 line.details = details([("list", list.as_deref())]);
             }),
         }
     }
 
     /// The effects of a type that has nothing to do with the list.
-    fn plain(
-        &mut self,
-        kind: Kind,
-        status: Status,
-        to: &'e [Recipient<'j>],
-        fill: impl Fn(&mut EventLine, &Recipient<'j>),
-    ) -> Vec<Effect> {
-        let nobody = Recipient::default();
-        let parties = self.distinct(to, &nobody, |_| false);
+    fn plain(&mut self, kind: Kind, status: Status, fill: impl Fn(&mut EventLine, &Recipient<'j>)) -> Vec<Effect> {
+        let parties = self.distinct(|_| false);
         let effect = |(party, recipient): (Party<'_>, &Recipient<'j>)| {
             let seen = self.seen(kind, &party.to, &[&self.event.stamp]);
             let mut line = self.line(party.to, status);
@@ -98,15 +89,8 @@ impl<'e, 'j> Reading<'e, 'j> {
     }
 
     /// An open or a click: SES does not say by whom, so it is only known where the mail went to one alone.
-    fn tracking(
-        &mut self,
-        kind: Kind,
-        status: Status,
-        to: &'e [Recipient<'j>],
-        link: Option<&Cow<'j, str>>,
-    ) -> Vec<Effect> {
-        let nobody = Recipient::default();
-        let mut parties = self.distinct(to, &nobody, |_| false);
+    fn tracking(&mut self, kind: Kind, status: Status, link: Option<&Cow<'j, str>>) -> Vec<Effect> {
+        let mut parties = self.distinct(|_| false);
         let to = if parties.len() == 1 { parties.pop().map(|(party, _)| party.to) } else { None };
         let to = to.unwrap_or_default();
         let seen = self.seen(kind, &to, &[&self.event.stamp, link.map_or("", |link| link)]);
@@ -114,14 +98,8 @@ impl<'e, 'j> Reading<'e, 'j> {
         vec![Effect { seen, cause: Cause::Nothing, line }]
     }
 
-    fn delivery(
-        &mut self,
-        to: &'e [Recipient<'j>],
-        delay_ms: Option<u64>,
-        response: Option<&Cow<'j, str>>,
-    ) -> Vec<Effect> {
-        let nobody = Recipient::default();
-        let parties = self.distinct(to, &nobody, |_| false);
+    fn delivery(&mut self, delay_ms: Option<u64>, response: Option<&Cow<'j, str>>) -> Vec<Effect> {
+        let parties = self.distinct(|_| false);
         let effect = |(party, _): (Party<'_>, _)| Effect {
             seen: self.seen(Kind::Delivery, &party.to, &[]),
             cause: party.address.map_or(Cause::Nothing, |address| Cause::Delivered { address }),
@@ -135,14 +113,13 @@ impl<'e, 'j> Reading<'e, 'j> {
         parties.into_iter().map(effect).collect()
     }
 
-    fn bounce(&mut self, to: &'e [Recipient<'j>], kind: Option<&str>, subkind: Option<&str>) -> Vec<Effect> {
+    fn bounce(&mut self, kind: Option<&str>, subkind: Option<&str>) -> Vec<Effect> {
         let permanent = kind.is_some_and(|kind| kind.eq_ignore_ascii_case("Permanent"));
         let (meaning, default_dsn) = (bounce::meaning(kind, subkind), if permanent { "5.0.0" } else { "4.0.0" });
         if kind.is_none() {
             self.odd(|| "no bounceType".to_owned());
         }
-        let nobody = Recipient::default();
-        let parties = self.distinct(to, &nobody, failed);
+        let parties = self.distinct(failed);
         let effect = |(party, recipient): (Party<'_>, &Recipient<'j>)| {
             let class = if permanent && failed(recipient) { "permanent" } else { "other" };
             let diagnostic = recipient.diagnostic.as_deref();
@@ -187,14 +164,8 @@ impl<'e, 'j> Reading<'e, 'j> {
         }
     }
 
-    fn complaint(
-        &mut self,
-        to: &'e [Recipient<'j>],
-        words: [(&'static str, Option<&str>); 2],
-        agent: Option<&Cow<'j, str>>,
-    ) -> Vec<Effect> {
-        let nobody = Recipient::default();
-        let parties = self.distinct(to, &nobody, |_| false);
+    fn complaint(&mut self, words: [(&'static str, Option<&str>); 2], agent: Option<&Cow<'j, str>>) -> Vec<Effect> {
+        let parties = self.distinct(|_| false);
         let [(_, feedback), (_, subkind)] = words;
         let candidates = parties.iter().filter(|(party, _)| !party.to.is_empty()).count();
         let not_spam = feedback.is_some_and(|word| word.eq_ignore_ascii_case("not-spam"));
@@ -268,16 +239,11 @@ impl<'e, 'j> Reading<'e, 'j> {
     }
 
     /// The recipients, each once: of several with the same address the first, or the first that is `better`.
-    /// `nobody` where there are none.
-    fn distinct<'r>(
-        &mut self,
-        to: &'r [Recipient<'j>],
-        nobody: &'r Recipient<'j>,
-        better: impl Fn(&Recipient<'j>) -> bool,
-    ) -> Vec<(Party<'r>, &'r Recipient<'j>)> {
-        let mut found: Vec<(Party<'r>, &'r Recipient<'j>)> = Vec::with_capacity(to.len().max(1));
+    fn distinct(&mut self, better: impl Fn(&Recipient<'j>) -> bool) -> Vec<(Party<'e>, &'e Recipient<'j>)> {
+        let to = &self.event.to;
+        let mut found: Vec<(Party<'e>, &'e Recipient<'j>)> = Vec::with_capacity(to.len());
         let mut places = HashMap::new();
-        for recipient in if to.is_empty() { std::slice::from_ref(nobody) } else { to } {
+        for recipient in to {
             let party = Party::read(&recipient.address);
             self.look_at(&party);
             let place = if to.len() > 1 { *places.entry(party.to.clone()).or_insert(found.len()) } else { found.len() };

@@ -124,56 +124,24 @@ pub(super) struct Event<'j> {
     pub feedback_id: Cow<'j, str>,
     pub queue_id: Option<Cow<'j, str>>,
     pub correlation_id: Option<Cow<'j, str>>,
+    /// At least one: where it names nobody, one without an address.
+    pub to: Vec<Recipient<'j>>,
     pub what: What<'j>,
 }
 
-/// What an event says, by its type. Texts are trimmed and not empty.
+/// What an event says beside that, by its type. Texts are trimmed and not empty.
 #[derive(Debug)]
 pub(super) enum What<'j> {
-    Send {
-        to: Vec<Recipient<'j>>,
-    },
-    Reject {
-        to: Vec<Recipient<'j>>,
-        reason: Option<Cow<'j, str>>,
-    },
-    Delivery {
-        to: Vec<Recipient<'j>>,
-        milliseconds: Option<u64>,
-        response: Option<Cow<'j, str>>,
-    },
-    Bounce {
-        to: Vec<Recipient<'j>>,
-        kind: Option<Cow<'j, str>>,
-        subkind: Option<Cow<'j, str>>,
-    },
-    Complaint {
-        to: Vec<Recipient<'j>>,
-        subkind: Option<Cow<'j, str>>,
-        feedback: Option<Cow<'j, str>>,
-        agent: Option<Cow<'j, str>>,
-    },
-    Delay {
-        to: Vec<Recipient<'j>>,
-        kind: Option<Cow<'j, str>>,
-        expires: Option<Timestamp>,
-    },
-    Open {
-        to: Vec<Recipient<'j>>,
-    },
-    Click {
-        to: Vec<Recipient<'j>>,
-        link: Option<Cow<'j, str>>,
-    },
-    Failure {
-        to: Vec<Recipient<'j>>,
-        template: Option<Cow<'j, str>>,
-        error: Option<Cow<'j, str>>,
-    },
-    Subscription {
-        to: Vec<Recipient<'j>>,
-        list: Option<Cow<'j, str>>,
-    },
+    Send,
+    Reject { reason: Option<Cow<'j, str>> },
+    Delivery { milliseconds: Option<u64>, response: Option<Cow<'j, str>> },
+    Bounce { kind: Option<Cow<'j, str>>, subkind: Option<Cow<'j, str>> },
+    Complaint { subkind: Option<Cow<'j, str>>, feedback: Option<Cow<'j, str>>, agent: Option<Cow<'j, str>> },
+    Delay { kind: Option<Cow<'j, str>>, expires: Option<Timestamp> },
+    Open,
+    Click { link: Option<Cow<'j, str>> },
+    Failure { template: Option<Cow<'j, str>>, error: Option<Cow<'j, str>> },
+    Subscription { list: Option<Cow<'j, str>> },
 }
 
 /// A recipient, with what a mail server said of it.
@@ -235,45 +203,53 @@ impl<'j> Head<'j> {
             feedback_id: word(body, "feedbackId").map(bounded).unwrap_or_default(),
             queue_id: queue_id.map(bounded),
             correlation_id: correlation_id.map(bounded),
-            what: self.what(body)?,
+            to: self.to(body)?,
+            what: self.what(body),
         })
     }
 
-    fn what(&self, body: &'j Json<'j>) -> Result<What<'j>, String> {
-        let destination = || destination(self.mail);
-        Ok(match self.kind {
-            Kind::Send => What::Send { to: destination()? },
-            Kind::Reject => What::Reject { to: destination()?, reason: word(body, "reason") },
+    /// Those of the body; of the mail, where the type names none of its own.
+    fn to(&self, body: &'j Json<'j>) -> Result<Vec<Recipient<'j>>, String> {
+        let mut to = match self.kind {
+            Kind::Delivery => recipients(body, "recipients"),
+            Kind::Bounce => recipients(body, "bouncedRecipients"),
+            Kind::Complaint => recipients(body, "complainedRecipients"),
+            Kind::DeliveryDelay => recipients(body, "delayedRecipients"),
+            _ => destination(self.mail),
+        }?;
+        if to.is_empty() {
+            to.push(Recipient::default());
+        }
+        Ok(to)
+    }
+
+    fn what(&self, body: &'j Json<'j>) -> What<'j> {
+        match self.kind {
+            Kind::Send => What::Send,
+            Kind::Reject => What::Reject { reason: word(body, "reason") },
             Kind::Delivery => What::Delivery {
-                to: recipients(body, "recipients")?,
                 milliseconds: milliseconds(body.get("processingTimeMillis")),
                 response: word(body, "smtpResponse"),
             },
             Kind::Bounce => What::Bounce {
-                to: recipients(body, "bouncedRecipients")?,
                 kind: word(body, "bounceType").map(bounded),
                 subkind: word(body, "bounceSubType").map(bounded),
             },
             Kind::Complaint => What::Complaint {
-                to: recipients(body, "complainedRecipients")?,
                 subkind: word(body, "complaintSubType"),
                 feedback: word(body, "complaintFeedbackType"),
                 agent: word(body, "userAgent"),
             },
-            Kind::DeliveryDelay => What::Delay {
-                to: recipients(body, "delayedRecipients")?,
-                kind: word(body, "delayType"),
-                expires: body.get("expirationTime").and_then(stamp::read),
-            },
-            Kind::Open => What::Open { to: destination()? },
-            Kind::Click => What::Click { to: destination()?, link: word(body, "link") },
-            Kind::RenderingFailure => What::Failure {
-                to: destination()?,
-                template: word(body, "templateName"),
-                error: word(body, "errorMessage"),
-            },
-            Kind::Subscription => What::Subscription { to: destination()?, list: word(body, "contactList") },
-        })
+            Kind::DeliveryDelay => {
+                What::Delay { kind: word(body, "delayType"), expires: body.get("expirationTime").and_then(stamp::read) }
+            }
+            Kind::Open => What::Open,
+            Kind::Click => What::Click { link: word(body, "link") },
+            Kind::RenderingFailure => {
+                What::Failure { template: word(body, "templateName"), error: word(body, "errorMessage") }
+            }
+            Kind::Subscription => What::Subscription { list: word(body, "contactList") },
+        }
     }
 }
 
@@ -289,7 +265,7 @@ fn recipients<'j>(body: &'j Json<'j>, name: &str) -> Result<Vec<Recipient<'j>>, 
     }
 }
 
-/// The recipients of the mail, where the type names none of its own.
+/// The recipients of the mail.
 fn destination<'j>(mail: Option<&'j Json<'j>>) -> Result<Vec<Recipient<'j>>, String> {
     match mail.and_then(|mail| mail.get("destination")) {
         Some(Json::List(_)) => mail.map_or(Ok(Vec::new()), |mail| recipients(mail, "destination")),
@@ -423,10 +399,10 @@ mod tests {
         let event = event(text).expect("an event");
         assert_eq!((event.id, event.sent, event.at), (None, None, None));
         assert_eq!((event.queue_id, event.correlation_id), (None, None));
-        let What::Bounce { to, kind, subkind } = event.what else { panic!("{:?}", event.what) };
+        let What::Bounce { kind, subkind } = event.what else { panic!("{:?}", event.what) };
         assert_eq!((kind, subkind.as_deref()), (None, Some("1")));
-        assert_eq!(to.iter().map(|r| &*r.address).collect::<Vec<_>>(), ["a@x", "b@x"]);
-        assert!(to.iter().all(|r| r.action.is_none()));
+        assert_eq!(event.to.iter().map(|r| &*r.address).collect::<Vec<_>>(), ["a@x", "b@x"]);
+        assert!(event.to.iter().all(|r| r.action.is_none()));
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod files;
 mod ids;
 pub mod intake;
 mod json;
+mod news;
 pub mod outbox;
 mod seldom;
 pub mod spool;
