@@ -2,12 +2,13 @@
 //! `decide` may not do is done here: the clock is read, a suppression is confirmed in the store,
 //! limits are charged once, lines are written.
 
+use super::case::Case;
 use super::codec::{Request, State, write_reply};
 use super::stats::{Kind, Stats, is_worth_a_line};
-use crate::decide::{self, Check, Checks, Finding, Judgement, Nobody, Question, Verdict, Weight};
-use crate::lines::{DecisionLine, Outlet, Word};
+use crate::decide::{self, Checks, Finding, Judgement, Nobody, Question, Verdict, Weight};
+use crate::lines::{Outlet, Word};
 use crate::mail::Canonical;
-use crate::meters::{Charge, Collected, Domains, Granted, Grants, Meters, Refused};
+use crate::meters::{Collected, Domains, Grants, Meters};
 use crate::rules::{KeyKind, Mode, Rules};
 use crate::store::Entry;
 use crate::suppression::{Confirmer, Index};
@@ -188,9 +189,9 @@ impl Answerer {
         } else {
             decide::decide(&question, rules, &*house.index)
         };
-        let scene = Scene { house, rules, request, sender, recipient: question.recipient };
+        let case = Case { recipient: question.recipient, ..Case::of(request, house, rules, sender) };
         if !not_suppressed {
-            observed.iter().for_each(|finding| scene.would(finding));
+            observed.iter().for_each(|finding| case.would(finding));
         }
         let collect = || {
             if checks.recipient && request.state == State::Rcpt && wants_domains(rules) {
@@ -203,12 +204,18 @@ impl Answerer {
                 if finding.answer.weight() == Weight::GoesOn {
                     collect();
                 }
-                scene.answer(&finding, out);
+                case.answer(&finding, out);
             }
-            Verdict::Charge(charges) => scene.charge(&charges, now, out),
+            // DATA and END-OF-MESSAGE of one message are one charge, wherever the operator asks.
+            Verdict::Charge(charges) => {
+                match case.charge(request.instance, b"DATA", &charges, now, |finding| case.would(finding)) {
+                    Some(finding) => case.answer(&finding, out),
+                    None => case.dunno(out),
+                }
+            }
             Verdict::Pass => {
                 collect();
-                scene.dunno(out);
+                case.dunno(out);
             }
         }
         Step::Answered
@@ -216,28 +223,34 @@ impl Answerer {
 
     /// Answers for a recipient whose entry stands. False: it is observed only, and nothing was answered.
     fn suppressed(&self, request: &Request<'_>, rules: &Rules, mode: Mode, entry: &Entry, out: &mut Vec<u8>) -> bool {
-        let (house, sender, recipient) = (&self.house, &self.sender, Some(&self.recipient));
-        let scene = Scene { house, rules, request, sender, recipient };
+        let recipient = Some(&self.recipient);
+        let case = Case { recipient, ..Case::of(request, &self.house, rules, &self.sender) };
         let finding = decide::suppressed(mode, entry);
         if mode == Mode::Enforce {
-            scene.answer(&finding, out);
+            case.answer(&finding, out);
         } else {
-            scene.would(&finding);
+            case.would(&finding);
         }
         mode == Mode::Enforce
     }
 }
 
-/// A question with all that its answer and its lines need.
-struct Scene<'a> {
-    house: &'a House,
-    rules: &'a Rules,
-    request: &'a Request<'a>,
-    sender: &'a Canonical,
-    recipient: Option<&'a Canonical>,
-}
+/// The answers to a question, with what is counted and logged of each.
+impl<'a> Case<'a> {
+    fn of(request: &Request<'a>, house: &'a House, rules: &'a Rules, sender: &'a Canonical) -> Self {
+        Self {
+            house,
+            rules,
+            sender,
+            recipient: None,
+            named: request.recipient,
+            client: request.client_address,
+            sasl_username: request.sasl_username,
+            instance: request.instance,
+            queue_id: request.queue_id,
+        }
+    }
 
-impl Scene<'_> {
     fn dunno(&self, out: &mut Vec<u8>) {
         self.house.stats.decided(None, Kind::Dunno);
         write_reply("DUNNO", out);
@@ -259,88 +272,6 @@ impl Scene<'_> {
     fn would(&self, finding: &Finding<'_>) {
         self.house.stats.decided(Some(finding.check), Kind::Would);
         self.line(Word::WouldReject, finding);
-    }
-
-    /// Charges the limits of the message once, however often Postfix asks.
-    fn charge(&self, charges: &decide::Charges<'_>, now: Duration, out: &mut Vec<u8>) {
-        // DATA and END-OF-MESSAGE of one message are one charge, wherever the operator asks.
-        let House { meters, grants, .. } = self.house;
-        let granted = meters.charge_once(grants, self.request.instance, &[b"DATA"], charges, now);
-        let outcome = match granted {
-            Granted::New(outcome) => outcome,
-            Granted::Repeat => {
-                self.house.stats.repeats.fetch_add(1, Relaxed);
-                return self.dunno(out);
-            }
-        };
-        for refused in &outcome.observed {
-            self.limited(charges, *refused, |finding| self.would(finding));
-        }
-        for charge in outcome.warned.iter().filter_map(|i| charges.get(*i)) {
-            self.near_limit(charge);
-        }
-        let mut answered = false;
-        if let Some(refused) = outcome.refused {
-            self.limited(charges, refused, |finding| {
-                self.answer(finding, out);
-                answered = true;
-            });
-        }
-        if !answered {
-            self.dunno(out);
-        }
-    }
-
-    fn limited(&self, charges: &decide::Charges<'_>, refused: Refused, then: impl FnOnce(&Finding<'_>)) {
-        if let Some(finding) = decide::limited(charges, refused) {
-            then(&finding);
-        }
-    }
-
-    fn near_limit(&self, charge: &Charge<'_>) {
-        self.house.stats.near_limit.fetch_add(1, Relaxed);
-        let rule = decide::Rule::Limit(charge.limit);
-        self.write_line(
-            Word::NearLimit,
-            Check::Limits,
-            charge.limit.mode,
-            &rule,
-            &format_args!("key {} has used more than 80 % of {}", charge.key, charge.rate),
-        );
-    }
-
-    fn line(&self, word: Word, finding: &Finding<'_>) {
-        self.write_line(word, finding.check, finding.mode, &finding.rule, &finding.answer);
-    }
-
-    fn write_line(
-        &self,
-        word: Word,
-        check: Check,
-        mode: Mode,
-        rule: &dyn std::fmt::Display,
-        reply: &dyn std::fmt::Display,
-    ) {
-        let mut named = Canonical::default();
-        let to = self.recipient.or_else(|| {
-            named.set_internal(self.request.recipient, &self.rules.rewriting);
-            (!self.request.recipient.is_empty()).then_some(&named)
-        });
-        let line = DecisionLine {
-            word,
-            check: check.as_str(),
-            mode: mode.as_str(),
-            rule,
-            generation: self.rules.generation,
-            from: self.sender.as_bytes(),
-            to: to.map(Canonical::as_bytes),
-            client: self.request.client_address,
-            sasl_username: self.request.sasl_username,
-            instance: self.request.instance,
-            queue_id: self.request.queue_id,
-            reply,
-        };
-        self.house.outlet.send(line.to_line());
     }
 }
 

@@ -3,11 +3,11 @@
 //! A local submission is judged here as a whole, for Postfix keeps one in maildrop for ever that is deferred, or of which
 //! a single recipient is refused (tried on 3.7).
 
-use crate::decide::{self, Checks, Finding, Judgement, Question, Rule, Verdict, Weight};
-use crate::delegation::House;
-use crate::lines::{DecisionLine, Word};
+use crate::decide::{self, Checks, Finding, Judgement, Question, Verdict, Weight};
+use crate::delegation::{Case, House};
+use crate::lines::Word;
 use crate::mail::{Canonical, Reply, ReplyCode};
-use crate::meters::{Charge, Domains, Granted, Refused};
+use crate::meters::Domains;
 use crate::rules::{DropOrRefuse, Mode, Rules, Unlisted};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -170,17 +170,10 @@ impl Submission<'_> {
         let Verdict::Charge(charges) = decide::decide(&question, self.rules, &decide::Nobody).verdict else {
             return None;
         };
-        let id = self.queue_id.as_bytes();
-        let granted = house.meters.charge_once(&house.grants, id, &[b"LOCAL"], &charges, self.now);
-        let Granted::New(outcome) = granted else { return None };
-        let finding = |refused: Refused| decide::limited(&charges, refused);
-        for finding in outcome.observed.iter().filter_map(|refused| finding(*refused)) {
-            self.line(house, Word::WouldReject, &finding, None);
-        }
-        for charge in outcome.warned.iter().filter_map(|i| charges.get(*i)) {
-            self.near_limit(house, charge);
-        }
-        let finding = finding(outcome.refused?)?;
+        let finding = self.case(house, None, |case| {
+            let would = |finding: &Finding<'_>| case.line(Word::WouldReject, finding);
+            case.charge(case.queue_id, b"LOCAL", &charges, self.now, would)
+        })?;
         self.line(house, Word::Hold, &finding, None);
         Some(finding.answer.to_string())
     }
@@ -213,43 +206,23 @@ impl Submission<'_> {
         }
     }
 
-    fn near_limit(&self, house: &House, charge: &Charge<'_>) {
-        let rule = Rule::Limit(charge.limit);
-        let note = format!("key {} has used more than 80 % of {}", charge.key, charge.rate);
-        self.write(house, Word::NearLimit, "limits", charge.limit.mode, &rule, None, &note);
-    }
-
     fn line(&self, house: &House, word: Word, finding: &Finding<'_>, to: Option<&Canonical>) {
-        self.write(house, word, finding.check.as_str(), finding.mode, &finding.rule, to, &finding.answer);
+        self.case(house, to, |case| case.line(word, finding));
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the fields of a line, which have no other home")]
-    fn write(
-        &self,
-        house: &House,
-        word: Word,
-        check: &str,
-        mode: Mode,
-        rule: &dyn std::fmt::Display,
-        to: Option<&Canonical>,
-        reply: &dyn std::fmt::Display,
-    ) {
+    fn case<T>(&self, house: &House, to: Option<&Canonical>, tell: impl FnOnce(&Case<'_>) -> T) -> T {
         let client = self.client.map(|ip| ip.to_string()).unwrap_or_default();
-        let line = DecisionLine {
-            word,
-            check,
-            mode: mode.as_str(),
-            rule,
-            generation: self.rules.generation,
-            from: self.sender.as_bytes(),
-            to: to.map(Canonical::as_bytes),
+        tell(&Case {
+            house,
+            rules: self.rules,
+            sender: self.sender,
+            recipient: to,
+            named: b"",
             client: client.as_bytes(),
             sasl_username: b"",
             instance: b"",
             queue_id: self.queue_id.as_bytes(),
-            reply,
-        };
-        house.outlet.send(line.to_line());
+        })
     }
 }
 
