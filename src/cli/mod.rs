@@ -36,6 +36,10 @@ pub mod exit {
     pub const NOINPUT: u8 = 66;
     /// A service that is needed is not there.
     pub const UNAVAILABLE: u8 = 69;
+    /// The system gave no thread, no socket, or the like.
+    pub const OSERR: u8 = 71;
+    /// A file to be written cannot be made.
+    pub const CANTCREAT: u8 = 73;
     /// Reading or writing failed.
     pub const IOERR: u8 = 74;
     /// Try again later.

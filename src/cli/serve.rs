@@ -2,6 +2,7 @@
 
 use super::output::say;
 use super::{exit, print_problems};
+use crate::daemon::listeners::ListenError;
 use crate::daemon::{self, Config, Fatal};
 use crate::rules::Severity;
 use clap::{Args, ValueEnum};
@@ -50,7 +51,7 @@ pub fn run(args: &ServeArgs, config_file: Option<&Path>) -> u8 {
         Ok(runtime) => runtime,
         Err(error) => {
             say(&format_args!("cannot start: {error}"));
-            return 71;
+            return exit::OSERR;
         }
     };
     let ended = runtime.block_on(daemon::run(config, config_file.map(Path::to_owned)));
@@ -63,8 +64,17 @@ pub fn run(args: &ServeArgs, config_file: Option<&Path>) -> u8 {
                 print_problems(problems);
             }
             say(&format_args!("{error}"));
-            error.exit_code()
+            exit_code(&error)
         }
+    }
+}
+
+fn exit_code(fatal: &Fatal) -> u8 {
+    match fatal {
+        Fatal::Policy(_) | Fatal::Listen(ListenError::NoGroup { .. } | ListenError::NotASocket(_)) => exit::CONFIG,
+        Fatal::State(..) | Fatal::EventLog(_) => exit::CANTCREAT,
+        Fatal::SecondInstance(_) | Fatal::Listen(ListenError::InUse(_)) => exit::UNAVAILABLE,
+        Fatal::Listen(ListenError::System { .. }) | Fatal::System(..) => exit::OSERR,
     }
 }
 

@@ -65,20 +65,6 @@ pub enum Fatal {
     System(&'static str, io::Error),
 }
 
-impl Fatal {
-    /// The exit code.
-    #[must_use]
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Policy(_) => 78,
-            Self::State(..) | Self::EventLog(_) => 73,
-            Self::SecondInstance(_) | Self::Listen(ListenError::InUse(_)) => 69,
-            Self::Listen(ListenError::NoGroup { .. } | ListenError::NotASocket(_)) => 78,
-            Self::Listen(ListenError::System { .. }) | Self::System(..) => 71,
-        }
-    }
-}
-
 /// Runs the daemon until SIGTERM or SIGINT. `config_file` is what SIGHUP reads again.
 ///
 /// # Errors
