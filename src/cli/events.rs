@@ -2,12 +2,12 @@
 //! version can read them.
 
 use super::exit;
-use super::ingest::desk::{Desk, shown};
-use super::output::{Console, Failure};
+use super::ingest::desk::Desk;
+use super::output::{Console, Failure, shown};
 use super::time;
 use crate::daemon::Config;
 use crate::events::Verdict;
-use crate::store::{Kept, Reader, StoreError};
+use crate::store::{Kept, Reader};
 use serde_json::json;
 use std::path::Path;
 
@@ -69,7 +69,7 @@ pub fn run(command: &EventsCommand, config: &Config, json: bool, console: &mut C
 }
 
 fn list(path: &Path, json: bool, console: &mut Console<'_>) -> Result<u8, Failure> {
-    let Some(reader) = open_existing(path)? else { return Ok(exit::OK) };
+    let Some(reader) = Reader::open_existing(path)? else { return Ok(exit::OK) };
     reader.quarantine(0, |kept| -> Result<(), Failure> {
         match json {
             true => writeln!(console.out, "{}", described(&kept))?,
@@ -81,7 +81,7 @@ fn list(path: &Path, json: bool, console: &mut Console<'_>) -> Result<u8, Failur
 }
 
 fn show(id: i64, raw: bool, path: &Path, json: bool, console: &mut Console<'_>) -> Result<u8, Failure> {
-    let kept = match open_existing(path)? {
+    let kept = match Reader::open_existing(path)? {
         Some(reader) => reader.quarantined_body(id)?,
         None => None,
     };
@@ -152,7 +152,7 @@ fn still_unreadable(verdict: Verdict) -> Option<String> {
 
 fn drop_bodies(ids: &[i64], path: &Path, json: bool, console: &mut Console<'_>) -> Result<u8, Failure> {
     let (mut dropped, mut code) = (0_u64, exit::OK);
-    if open_existing(path)?.is_none() {
+    if Reader::open_existing(path)?.is_none() {
         return Err(no_such(ids.first().copied().unwrap_or_default()));
     }
     let mut store = console.open_store(path)?;
@@ -169,15 +169,6 @@ fn drop_bodies(ids: &[i64], path: &Path, json: bool, console: &mut Console<'_>) 
         false => writeln!(console.out, "{dropped} dropped")?,
     }
     Ok(code)
-}
-
-/// The database; `None` where there is none yet, and so nothing in it.
-fn open_existing(path: &Path) -> Result<Option<Reader>, Failure> {
-    match Reader::open(path) {
-        Ok(reader) => Ok(Some(reader)),
-        Err(StoreError::Missing { .. }) => Ok(None),
-        Err(e) => Err(e.into()),
-    }
 }
 
 fn all(reader: &Reader) -> Result<Vec<i64>, Failure> {

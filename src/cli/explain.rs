@@ -208,13 +208,10 @@ fn canonical(address: &str, rules: &Rules) -> Canonical {
 }
 
 fn stored(config: &Config, recipient: &Canonical) -> Result<Option<Entry>, crate::store::StoreError> {
-    let path = config.store_path();
-    if !path.exists() {
-        return Ok(None);
-    }
+    let Some(reader) = Reader::open_existing(&config.store_path())? else { return Ok(None) };
     let address = String::from_utf8_lossy(recipient.as_bytes());
     let now = i64::try_from(unix_time().as_secs()).unwrap_or(i64::MAX);
-    Ok(Reader::open(&path)?.get(&address)?.filter(|e| e.in_force(now)))
+    Ok(reader.get(&address)?.filter(|e| e.in_force(now)))
 }
 
 /// Where a rule stands, as a path that an editor opens.

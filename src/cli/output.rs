@@ -3,8 +3,10 @@
 
 use super::exit;
 use super::signals::Signals;
+use crate::mail::Printable;
 use crate::store::{Store, StoreError};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
 use std::fmt;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::Path;
@@ -40,6 +42,24 @@ pub struct Console<'a> {
 
 /// A bar or a count on standard error while long work lasts; nothing where that is no terminal.
 pub struct Progress(ProgressBar);
+
+/// Most bytes of what a text from outside may take on the terminal.
+const MAX_SHOWN_BYTES: usize = 4_000;
+
+/// A text from outside, for a message.
+#[must_use]
+pub fn shown(text: &str) -> Printable {
+    Printable::new(text.as_bytes(), MAX_SHOWN_BYTES)
+}
+
+/// Writes one JSON object on one line.
+///
+/// # Errors
+/// Where it cannot be written.
+pub fn write_json(out: &mut dyn Write, value: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, value)?;
+    out.write_all(b"\n")
+}
 
 /// Prints the result of a command; its exit code. Where the reader of a pipe went away, it wants no
 /// more, and that is no failure.

@@ -8,10 +8,10 @@ mod remove;
 mod sources;
 
 use super::exit;
-use super::output::{Console, Failure};
+use super::output::{Console, Failure, shown, write_json};
 use super::time;
 use crate::mail::{Address, Printable};
-use crate::store::{Counts, Entry, Filter, OnExisting, Origin, Reader, Reason, StoreError};
+use crate::store::{Counts, Entry, Filter, OnExisting, Origin, Reader, Reason};
 use record::Record;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -21,9 +21,6 @@ pub use sources::Format;
 /// Most bytes of an address's evidence in `list`, which has one line an entry; `show` and `--json`
 /// have all of it.
 const LIST_EVIDENCE_BYTES: usize = 200;
-
-/// Most bytes of what a text from outside may take on the terminal.
-const PRINT_BYTES: usize = 4_000;
 
 /// What to do with the suppression list.
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -207,7 +204,7 @@ fn list(args: &ListArgs, path: &Path, json: bool, console: &mut Console<'_>) -> 
 /// One line.
 fn write_entry(entry: &Entry, json: bool, out: &mut dyn Write) -> Result<(), Failure> {
     match json {
-        true => Record::from(entry).write_json(out)?,
+        true => write_json(out, &Record::from(entry))?,
         false => writeln!(out, "{}", in_a_line(entry))?,
     }
     Ok(())
@@ -223,14 +220,14 @@ fn show(address: &str, path: &Path, json: bool, console: &mut Console<'_>) -> Re
         (found.as_ref().filter(|e| e.in_force(console.now)), held.filter(|e| e.in_force(console.now)));
     if let Some(entry) = in_force.or(held.as_ref()) {
         match json {
-            true => Record::from(entry).write_json(console.out)?,
+            true => write_json(console.out, &Record::from(entry))?,
             false => write!(console.out, "{}", in_full(entry))?,
         }
         if in_force.is_some() {
             return Ok(0);
         }
     }
-    let address = printable(address.as_str());
+    let address = shown(address.as_str());
     Err(Failure::new(
         1,
         match (held, found) {
@@ -260,7 +257,7 @@ fn add(args: &AddArgs, path: &Path, json: bool, console: &mut Console<'_>) -> Re
     let entries: Vec<Entry> = addresses.iter().map(entry).collect::<Result<_, _>>()?;
     let counts = console.open_store(path)?.put(&entries, OnExisting::Replace, console.now)?;
     match json {
-        true => writeln!(console.out, "{}", counts_json(counts))?,
+        true => write_json(console.out, &counts)?,
         false => writeln!(console.out, "{}", in_words(counts))?,
     }
     Ok(0)
@@ -279,7 +276,7 @@ fn export(args: &ExportArgs, path: &Path, json: bool, console: &mut Console<'_>)
     if json || args.format == ExportFormat::Json {
         reader.scan(&filter, None, |entry| -> Result<(), Failure> {
             step();
-            Ok(Record::from(&entry).write_json(console.out)?)
+            Ok(write_json(console.out, &Record::from(&entry))?)
         })?;
         return Ok(0);
     }
@@ -299,7 +296,7 @@ impl FilterArgs {
         let usage = |text: String| Failure::new(exit::USAGE, text);
         let point = |text: &Option<String>| text.as_deref().map(|t| time::point(t, now)).transpose();
         let domain = self.domain.as_deref().map(|d| {
-            let wrong = |e| usage(format!("--domain {}: {e}", printable(d)));
+            let wrong = |e| usage(format!("--domain {}: {e}", shown(d)));
             Address::parse(&format!("x@{}", d.trim_start_matches('@'))).map(|a| a.domain().to_owned()).map_err(wrong)
         });
         Ok(Filter {
@@ -332,19 +329,16 @@ impl AboutArgs {
 
 /// The database, or a note that there is none yet: an empty list is no error.
 fn open_existing(path: &Path, console: &mut Console<'_>) -> Result<Option<Reader>, Failure> {
-    match Reader::open(path) {
-        Ok(reader) => Ok(Some(reader)),
-        Err(StoreError::Missing { .. }) => {
-            let path = path.display();
-            writeln!(console.err, "{path}: no database yet, the list is empty (the daemon or \"add\" makes it)")?;
-            Ok(None)
-        }
-        Err(e) => Err(e.into()),
+    let reader = Reader::open_existing(path)?;
+    if reader.is_none() {
+        let path = path.display();
+        writeln!(console.err, "{path}: no database yet, the list is empty (the daemon or \"add\" makes it)")?;
     }
+    Ok(reader)
 }
 
 fn parse(text: &str) -> Result<Address, Failure> {
-    Address::parse(text).map_err(|e| Failure::new(exit::USAGE, format!("{}: {e}", printable(text))))
+    Address::parse(text).map_err(|e| Failure::new(exit::USAGE, format!("{}: {e}", shown(text))))
 }
 
 fn in_a_line(entry: &Entry) -> String {
@@ -352,7 +346,7 @@ fn in_a_line(entry: &Entry) -> String {
     let evidence = Printable::new(entry.evidence.as_bytes(), LIST_EVIDENCE_BYTES);
     let line = format!(
         "{}  {}  {}  since {}  expires {until}  {evidence}",
-        printable(entry.address.as_str()),
+        shown(entry.address.as_str()),
         entry.reason,
         entry.source,
         time::rfc3339(entry.created)
@@ -363,18 +357,14 @@ fn in_a_line(entry: &Entry) -> String {
 fn in_full(entry: &Entry) -> String {
     format!(
         "address:  {}\nwritten:  {}\nreason:   {}\nsource:   {}\ncreated:  {}\nexpires:  {}\nevidence: {}\n",
-        printable(entry.address.as_str()),
-        printable(entry.original()),
+        shown(entry.address.as_str()),
+        shown(entry.original()),
         entry.reason,
         entry.source,
         time::rfc3339(entry.created),
         entry.expires.map_or_else(|| "never".to_owned(), time::rfc3339),
-        printable(&entry.evidence)
+        shown(&entry.evidence)
     )
-}
-
-fn printable(text: &str) -> Printable {
-    Printable::new(text.as_bytes(), PRINT_BYTES)
 }
 
 fn entries(count: u64) -> String {
@@ -383,10 +373,6 @@ fn entries(count: u64) -> String {
 
 fn in_words(counts: Counts) -> String {
     format!("{} added, {} renewed, {} unchanged", counts.added, counts.renewed, counts.unchanged)
-}
-
-fn counts_json(counts: Counts) -> String {
-    format!("{{\"added\":{},\"renewed\":{},\"unchanged\":{}}}", counts.added, counts.renewed, counts.unchanged)
 }
 
 #[cfg(test)]

@@ -62,6 +62,18 @@ impl Reader {
         Ok(Self { db: schema::open_reader(path)?, path: path.to_path_buf(), file })
     }
 
+    /// The same; `None` where there is no database yet, and so nothing in it.
+    ///
+    /// # Errors
+    /// What is wrong with one that is there.
+    pub fn open_existing(path: &Path) -> Result<Option<Self>, StoreError> {
+        match Self::open(path) {
+            Ok(reader) => Ok(Some(reader)),
+            Err(StoreError::Missing { .. }) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
     pub(super) fn of_writer(db: Connection, path: &Path) -> Result<Self, StoreError> {
         let file = identity(path).map_err(|e| StoreError::io(path, &e))?;
         Ok(Self { db, path: path.to_path_buf(), file })

@@ -3,6 +3,7 @@
 use super::{Entry, Filter, Op, Reader, StoreError, file, schema};
 use crate::mail::Address;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params, params_from_iter};
+use serde::Serialize;
 use std::ops::Deref;
 use std::path::Path;
 use std::time::Duration;
@@ -41,7 +42,7 @@ pub enum OnExisting {
 }
 
 /// What a batch of entries changed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     /// New addresses.
     pub added: u64,

@@ -6,7 +6,6 @@ use crate::cli::output::{Console, Failure};
 use crate::cli::{exit, print_problems};
 use crate::daemon::Config;
 use crate::events::{Kind, Settings, Stats, Verdict, digest};
-use crate::mail::Printable;
 use crate::rules::{Rate, SuppressionRules, load};
 use crate::store::{Applied, Batch, Effect, Quarantined, Store, StoreError};
 use serde_json::{Map, Value};
@@ -188,9 +187,4 @@ impl<'a> Desk<'a> {
         let all = std::iter::once(("events".to_owned(), Value::Object(kinds))).chain(counts);
         Value::Object(all.chain([("lines".to_owned(), self.total.lines.into())]).collect())
     }
-}
-
-/// A text from outside, for a message.
-pub(in crate::cli) fn shown(text: &str) -> Printable {
-    Printable::new(text.as_bytes(), 4_000)
 }

@@ -2,12 +2,13 @@
 
 use super::record::Defaults;
 use super::sources::{self, Format};
-use super::{ImportArgs, counts_json, in_words};
+use super::{ImportArgs, in_words};
 use crate::cli::exit;
 use crate::cli::input::Source;
-use crate::cli::output::{Console, Failure, Progress};
+use crate::cli::output::{Console, Failure, Progress, write_json};
 use crate::cli::signals::Signals;
 use crate::store::{Counts, Entry, OnExisting, Store};
+use serde::Serialize;
 use std::cell::Cell;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -46,10 +47,18 @@ pub(super) fn run(args: &ImportArgs, path: &Path, json: bool, console: &mut Cons
     }
     done?;
     match json {
-        true => writeln!(console.out, "{},\"refused\":{refused}}}", counts_json(counts).trim_end_matches('}'))?,
+        true => write_json(console.out, &Summary { counts, refused })?,
         false => writeln!(console.out, "{}, {refused} refused", in_words(counts))?,
     }
     Ok(if refused == 0 { 0 } else { exit::DATAERR })
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Summary {
+    #[serde(flatten)]
+    counts: Counts,
+    refused: u64,
 }
 
 struct Import<'a> {

@@ -6,7 +6,7 @@ use crate::cli::time;
 use crate::mail::{Address, Printable};
 use crate::store::{Entry, MAX_EVIDENCE_BYTES, MAX_SPELLING_BYTES, Origin, Reason};
 use serde::{Deserialize, Serialize};
-use std::io::{self, Write};
+use std::io::Write;
 
 /// The names of the CSV columns, in order; those of JSON as well.
 pub(super) const COLUMNS: [&str; 7] = ["address", "reason", "source", "created", "expires", "spelling", "evidence"];
@@ -73,12 +73,6 @@ impl From<&Entry> for Record {
 }
 
 impl Record {
-    /// One object on one line.
-    pub(super) fn write_json(&self, out: &mut dyn Write) -> io::Result<()> {
-        serde_json::to_writer(&mut *out, self)?;
-        out.write_all(b"\n")
-    }
-
     /// One CSV record in the order of [`COLUMNS`].
     pub(super) fn write_csv<W: Write>(&self, csv: &mut csv::Writer<W>) -> Result<(), Failure> {
         let (expires, spelling) = (self.expires.as_deref().unwrap_or(""), self.spelling.as_deref().unwrap_or(""));

@@ -1,8 +1,8 @@
 //! `gatepost suppress remove`: off our list, and a word about the one that SES keeps itself.
 
-use super::{RemoveArgs, entries, open_existing, parse, printable};
+use super::{RemoveArgs, entries, open_existing, parse};
 use crate::cli::exit;
-use crate::cli::output::{Console, Failure};
+use crate::cli::output::{Console, Failure, shown};
 use crate::mail::Address;
 use crate::store::Entry;
 use std::fmt;
@@ -79,10 +79,10 @@ fn tell(
     old: Option<&Entry>,
     held: Option<&Entry>,
 ) -> Result<(), Failure> {
-    let shown = printable(address.as_str());
+    let address = shown(address.as_str());
     match (old, held) {
-        (None, None) => writeln!(err, "{shown}: was not on the list")?,
-        (None, Some(_)) => writeln!(err, "{shown}: was held back by the brake, and is forgotten")?,
+        (None, None) => writeln!(err, "{address}: was not on the list")?,
+        (None, Some(_)) => writeln!(err, "{address}: was held back by the brake, and is forgotten")?,
         (Some(_), _) => {}
     }
     let known = old.or(held);
@@ -90,7 +90,7 @@ fn tell(
         let spelling = known.map_or_else(|| super::record::spelling(written), |entry| entry.original().to_owned());
         writeln!(
             err,
-            "{shown} may still stand on SES's own account list, which is not changed from here:\n  {}",
+            "{address} may still stand on SES's own account list, which is not changed from here:\n  {}",
             ses_command(&spelling)
         )?;
     }
@@ -121,7 +121,7 @@ fn report(
 
 /// The command that takes an address off SES's own list, quoted for a shell.
 fn ses_command(address: &str) -> String {
-    let address = printable(address);
+    let address = shown(address);
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"@._+".contains(&b);
     let address = match address.as_str() {
         // a minus at the beginning would be taken for an option
