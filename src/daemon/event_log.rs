@@ -159,12 +159,11 @@ impl LogSink {
     pub fn on_stderr() -> Self {
         Self { sink: Sink::Stderr, host: hostname(), pid: std::process::id(), unfinished: None }
     }
+}
 
-    /// Writes one line. After an error, writing the same line again goes on where it stopped.
-    ///
-    /// # Errors
-    /// Where it could not be written whole.
-    pub fn write(&mut self, line: &Line) -> io::Result<()> {
+impl MailLog for LogSink {
+    /// After an error, writing the same line again goes on where it stopped.
+    fn write(&mut self, line: &Line) -> io::Result<()> {
         let mut text = match self.unfinished.take() {
             Some((same, text)) if same == *line => text,
             // The other one was given up. What stands of it in the log gets an end.
@@ -178,11 +177,8 @@ impl LogSink {
         written
     }
 
-    /// Returns once what was written is on disk, where it goes to a file. (What syslog has got is syslog's.)
-    ///
-    /// # Errors
-    /// Where that is not certain.
-    pub fn sync(&mut self) -> io::Result<()> {
+    /// What syslog has got is syslog's.
+    fn sync(&mut self) -> io::Result<()> {
         match &self.sink {
             Sink::File { file, .. } => match file.sync_data() {
                 // A pipe or /dev/stdout is no file that could be synced.
@@ -191,16 +187,6 @@ impl LogSink {
             },
             Sink::Syslog(_) | Sink::Stdout | Sink::Stderr => Ok(()),
         }
-    }
-}
-
-impl MailLog for LogSink {
-    fn write(&mut self, line: &Line) -> io::Result<()> {
-        self.write(line)
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        self.sync()
     }
 }
 

@@ -50,6 +50,26 @@ pub trait MailLog: Send {
     /// # Errors
     /// Where that is not certain.
     fn sync(&mut self) -> io::Result<()>;
+
+    /// Writes lines in turn, and syncs. The number of the last one that is in the log, and what kept the next one from
+    /// it.
+    ///
+    /// # Errors
+    /// Where it is not certain that any is there.
+    fn write_in_turn(&mut self, lines: &[Waiting]) -> io::Result<(Option<i64>, io::Result<()>)> {
+        let (mut last, mut outcome) = (None, Ok(()));
+        for waiting in lines {
+            outcome = self.write(&waiting.line);
+            if outcome.is_err() {
+                break;
+            }
+            last = Some(waiting.id);
+        }
+        if last.is_some() {
+            self.sync()?;
+        }
+        Ok((last, outcome))
+    }
 }
 
 /// Opens the mail log.
@@ -290,23 +310,14 @@ impl Worker {
             Some(log) => log,
             None => self.log.insert((self.open)().map_err(Halt::Log)?),
         };
-        let mut last = None;
-        let mut outcome = Ok(());
-        for waiting in lines {
-            if let Err(error) = log.write(&waiting.line) {
-                outcome = Err(Halt::Log(error));
-                break;
-            }
-            last = Some(waiting.id);
-        }
+        let (last, outcome) = log.write_in_turn(lines).map_err(Halt::Log)?;
         if let Some(last) = last {
-            log.sync().map_err(Halt::Log)?;
             self.after = last;
             self.shared.progress.marks().written = last;
             let count = lines.iter().take_while(|waiting| waiting.id <= last).count();
             self.stats.written.fetch_add(count as u64, Relaxed);
         }
-        outcome
+        outcome.map_err(Halt::Log)
     }
 
     fn forget_when_idle(&mut self) -> Result<(), StoreError> {

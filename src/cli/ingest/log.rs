@@ -4,8 +4,8 @@
 use crate::cli::exit;
 use crate::cli::output::Failure;
 use crate::daemon::Config;
-
 use crate::daemon::event_log::{LogSink, Output};
+use crate::events::MailLog;
 use crate::store::{self, Store};
 use std::fs::{File, TryLockError};
 use std::io::{self, Write};
@@ -100,16 +100,8 @@ impl<'a> Log<'a> {
             empty if self.json && self.config.event_log_output == Output::Stdout => empty.insert(LogSink::on_stderr()),
             empty => empty.insert(open(&self.config.event_log_output)?),
         };
-        let (mut written, mut outcome) = (None, Ok(()));
-        for waiting in store.outbox(0, STEP)? {
-            outcome = sink.write(&waiting.line);
-            if outcome.is_err() {
-                break;
-            }
-            written = Some(waiting.id);
-        }
+        let (written, outcome) = sink.write_in_turn(&store.outbox(0, STEP)?)?;
         if let Some(id) = written {
-            sink.sync()?;
             store.forget_written(id)?;
         }
         outcome?;
