@@ -166,15 +166,9 @@ fn socket_mode(item: &Item<'_>) -> Option<u32> {
 }
 
 fn group(item: &Item<'_>) -> Option<String> {
-    let expected = "the name of a group, such as \"postfix\"";
-    let text = item.text(expected)?;
     let is_name = |b: u8| b.is_ascii_alphanumeric() || b"._-$".contains(&b);
     // 32: the bound of useradd(8) and groupadd(8).
-    if text.is_empty() || text.len() > 32 || !text.bytes().all(is_name) {
-        item.must_be(expected);
-        return None;
-    }
-    Some(text.to_owned())
+    matching(item, "the name of a group, such as \"postfix\"", 32, is_name)
 }
 
 fn idle_timeout(item: &Item<'_>) -> Option<Duration> {
