@@ -237,7 +237,7 @@ pub(super) fn improved(old: &Entry, new: &Entry, echo: bool) -> Option<Entry> {
 }
 
 /// The later of two expiries; none is the latest.
-fn later(a: Option<i64>, b: Option<i64>) -> Option<i64> {
+pub(super) fn later(a: Option<i64>, b: Option<i64>) -> Option<i64> {
     a.zip(b).map(|(a, b)| a.max(b))
 }
 

@@ -4,7 +4,7 @@
 
 use super::apply::improved;
 use super::read::{COLUMNS, entry};
-use super::write::{Fault, TOMBSTONE_SECONDS, insert, update};
+use super::write::{Fault, insert, remember_removed, update};
 use super::{Entry, Filter, Reader, Store, StoreError};
 use crate::mail::Address;
 use crate::rules::Rate;
@@ -102,11 +102,9 @@ impl Store {
     /// # Errors
     /// Trouble with the database; then what was done so far stays, and the rest is there still.
     pub fn discard_held(&mut self, now: i64) -> Result<u64, StoreError> {
-        let until = now.saturating_add(TOMBSTONE_SECONDS);
         self.release(|tx, _, held| {
             for entry in held {
-                tx.prepare_cached("INSERT OR REPLACE INTO removed (address, at, until) VALUES (?1, ?2, ?3)")?
-                    .execute(params![entry.address.as_str(), now, until])?;
+                remember_removed(tx, &entry.address, now)?;
             }
             Ok(held.len() as u64)
         })

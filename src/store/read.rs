@@ -210,18 +210,6 @@ impl Reader {
         Ok(())
     }
 
-    /// Whether an event may make `entry`: not where an operator removed the address, or by a filter that
-    /// means the entry, when the mail had been sent (`mail_time`, Unix seconds) or in the same second; for an
-    /// `echo` of SES's own list, not where it was ever removed. What an operator adds or imports is not
-    /// asked about.
-    ///
-    /// # Errors
-    /// Trouble with the database.
-    pub fn may_add(&self, entry: &Entry, mail_time: i64, echo: bool) -> Result<bool, StoreError> {
-        let removed = self.removed_at(entry, &self.removed_filters()?)?;
-        Ok(!removed.is_some_and(|at| echo || at >= mail_time))
-    }
-
     /// When an operator last removed the address of `entry`, or by one of `filters` that means the entry.
     pub(super) fn removed_at(&self, entry: &Entry, filters: &[(i64, Filter)]) -> Result<Option<i64>, StoreError> {
         let by_name: Option<i64> = self

@@ -128,8 +128,7 @@ impl Store {
         self.write(|tx, reader| {
             for address in addresses {
                 let old = reader.get(address.as_str())?;
-                tx.prepare_cached("INSERT OR REPLACE INTO removed (address, at, until) VALUES (?1, ?2, ?3)")?
-                    .execute(params![address.as_str(), at, at.saturating_add(TOMBSTONE_SECONDS)])?;
+                remember_removed(tx, address, at)?;
                 super::brake::drop_held(tx, address)?;
                 if old.is_some() {
                     take_out(tx, address.as_str())?;
@@ -243,6 +242,16 @@ impl From<rusqlite::Error> for Fault {
     }
 }
 
+/// Leaves a tombstone.
+pub(super) fn remember_removed(tx: &Connection, address: &Address, at: i64) -> Result<(), Fault> {
+    tx.prepare_cached("INSERT OR REPLACE INTO removed (address, at, until) VALUES (?1, ?2, ?3)")?.execute(params![
+        address.as_str(),
+        at,
+        at.saturating_add(TOMBSTONE_SECONDS)
+    ])?;
+    Ok(())
+}
+
 fn forgive(tx: &Connection, address: &Address) -> Result<(), Fault> {
     tx.prepare_cached("DELETE FROM removed WHERE address = ?1")?.execute([address.as_str()])?;
     Ok(())
@@ -306,10 +315,7 @@ fn merge(old: &Entry, new: &Entry, existing: OnExisting, now: i64) -> Entry {
         return new.clone();
     }
     match existing {
-        OnExisting::KeepLonger => {
-            let expires = old.expires.zip(new.expires).map(|(a, b)| a.max(b));
-            Entry { expires, ..old.clone() }
-        }
+        OnExisting::KeepLonger => Entry { expires: super::apply::later(old.expires, new.expires), ..old.clone() },
         OnExisting::Replace => {
             let evidence = if new.evidence.is_empty() { &old.evidence } else { &new.evidence };
             let spelling = new.spelling.clone().or_else(|| old.spelling.clone());

@@ -13,7 +13,7 @@ const THEN: i64 = 1_700_000_000;
 
 /// A permanent bounce of the address.
 pub fn bounce(address: &str) -> Effect {
-    let entry = Entry {
+    bounce_to(Entry {
         address: Address::parse(address).unwrap(),
         spelling: Some(address.to_owned()),
         reason: Reason::Bounce,
@@ -21,10 +21,16 @@ pub fn bounce(address: &str) -> Effect {
         source: Origin::Event,
         created: THEN,
         expires: None,
-    };
+    })
+}
+
+/// The bounce that makes `entry`, of mail that was sent at that time.
+pub fn bounce_to(entry: Entry) -> Effect {
+    let to = entry.address.to_string();
+    let seen = SeenKey::new("0109019c", &["bounce", &to, &entry.created.to_string(), &entry.evidence]);
     let line = EventLine {
         ses_id: "0109019c".into(),
-        to: entry.address.to_string(),
+        to,
         status: Status::Bounced,
         dsn: None,
         delay_ms: None,
@@ -34,8 +40,8 @@ pub fn bounce(address: &str) -> Effect {
         correlation_id: None,
         text: None,
     };
-    let cause = Cause::Suppress { entry, mail_time: THEN, echo: false };
-    Effect { seen: SeenKey::new("0109019c", &["bounce", address]), cause, line }
+    let cause = Cause::Suppress { mail_time: entry.created, entry, echo: false };
+    Effect { seen, cause, line }
 }
 
 /// Four bounces, of which the brake lets one pass.
