@@ -34,6 +34,7 @@ mod milter;
 mod milter_filter;
 mod milter_life;
 mod milter_local;
+mod milter_restarts;
 mod milter_wire;
 mod miltertest;
 mod moto;

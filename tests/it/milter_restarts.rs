@@ -1,0 +1,119 @@
+//! Gatepost is started anew again and again under mail that smtp-source(1) sends, on sockets that are held meanwhile: what
+//! of it is lost, refused, or arrives unstamped. A few times here; `make restarts` does it a hundred times.
+
+use crate::gatepost::Home;
+use crate::milter_life::Kept;
+use crate::postfix::Postfix;
+use crate::stamped::{home, postfix, postfix_with, snippet, stamps, unstamped_at_all};
+use crate::wait;
+use std::collections::HashSet;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// How many times, where the environment does not say.
+const RESTARTS: usize = 4;
+
+/// The most mail that arrives in the life of one gatepost.
+const LIFE: usize = 150;
+
+/// How many sessions send at once.
+const SESSIONS: usize = 4;
+
+/// How many messages one smtp-source sends.
+const MESSAGES: usize = 200;
+
+/// What became of the mail; none of it was lost.
+#[derive(Debug)]
+struct Figures {
+    refused: usize,
+    unstamped: usize,
+}
+
+fn restarts() -> usize {
+    std::env::var("GATEPOST_RESTARTS").ok().and_then(|n| n.parse().ok()).unwrap_or(RESTARTS)
+}
+
+/// Sends until `done`: how many messages, and how many of them were refused.
+fn load(postfix: &Postfix, more: &[&str], done: &AtomicBool) -> (usize, usize) {
+    let (mut sent, mut refused) = (0, 0);
+    for round in 0.. {
+        if done.load(Ordering::Relaxed) {
+            break;
+        }
+        let mut command = Command::new("smtp-source");
+        command.args(["-A", "-N", "-s", &SESSIONS.to_string(), "-m", &MESSAGES.to_string()]).args(more);
+        command.args(["-f", "info@example.com", "-t", &format!("-{round}@example.net")]);
+        let out = command.arg(format!("127.0.0.1:{}", postfix.port())).output().expect("smtp-source");
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(out.status.success(), "{said}");
+        sent += MESSAGES;
+        refused += said.lines().filter(|line| line.contains("rejected: ")).count();
+    }
+    (sent, refused)
+}
+
+/// `signals` in turn, each when gatepost has lived for a moment.
+fn under_load(postfix: &Postfix, home: &Home, more: &[&str], signals: &[&str]) -> Figures {
+    std::fs::write(postfix.allowed_senders(), "info@example.com OK\n").unwrap();
+    let kept = Kept::start(home, postfix);
+    let (start, done) = (Instant::now(), AtomicBool::new(false));
+    let (sent, refused) = std::thread::scope(|scope| {
+        let load = scope.spawn(|| load(postfix, more, &done));
+        for signal in signals.iter().cycle().take(restarts()) {
+            let enough = postfix.sink.count() + fastrand::usize(1..LIFE);
+            wait::true_within("more mail", wait::LONG, || postfix.sink.count() >= enough);
+            kept.restart(signal);
+        }
+        done.store(true, Ordering::Relaxed);
+        load.join().unwrap()
+    });
+    wait::true_within("all of the mail", wait::LONG, || postfix.sink.count() >= sent - refused);
+    let messages = postfix.sink.messages();
+    let recipients: HashSet<_> = messages.iter().flat_map(|m| &m.to).collect();
+    assert_eq!((recipients.len(), messages.len()), (sent - refused, sent - refused), "mail is lost, or doubled");
+    let (bare, whole): (Vec<_>, Vec<_>) = messages.iter().partition(|m| unstamped_at_all(m));
+    let ids: HashSet<_> = whole.iter().map(|m| stamps(m).id).collect();
+    assert_eq!(ids.len(), whole.len());
+    let sessions = if more.is_empty() { "a connection per message" } else { "kept sessions" };
+    let (arrived, unstamped) = (messages.len(), bare.len());
+    println!(
+        "{} restarts by {signals:?} in {:.0?}, {sessions}: {sent} sent, {arrived} arrived, 0 lost, {refused} refused, \
+         {unstamped} unstamped",
+        restarts(),
+        start.elapsed()
+    );
+    Figures { refused, unstamped }
+}
+
+#[test]
+fn new_connections_are_neither_refused_nor_unstamped() {
+    let postfix = postfix();
+    let figures = under_load(&postfix, &home(&postfix, "", ""), &[], &["TERM"]);
+    assert_eq!((figures.refused, figures.unstamped), (0, 0), "{figures:?}");
+}
+
+/// A kill cuts what is under way: the messages of the open sessions, no more.
+#[test]
+fn kills_cost_new_connections_the_stamps_of_what_is_under_way() {
+    let postfix = postfix();
+    let figures = under_load(&postfix, &home(&postfix, "", ""), &[], &["KILL"]);
+    assert_eq!(figures.refused, 0, "{figures:?}");
+    assert!(figures.unstamped <= restarts() * SESSIONS, "{figures:?}");
+}
+
+#[test]
+fn kept_sessions_lose_nothing_and_go_on_unstamped() {
+    let postfix = postfix();
+    let figures = under_load(&postfix, &home(&postfix, "", ""), &["-d"], &["TERM", "KILL"]);
+    assert_eq!(figures.refused, 0, "{figures:?}");
+}
+
+#[test]
+fn kept_sessions_are_told_to_try_again_where_main_cf_says_tempfail() {
+    let milters = snippet("main.cf.milter").remove(0);
+    assert!(milters.starts_with("smtpd_milters = ") && milters.contains("default_action=accept"), "{milters}");
+    let postfix = postfix_with(&[&milters.replace("default_action=accept", "default_action=tempfail")]);
+    let figures = under_load(&postfix, &home(&postfix, "", ""), &["-d"], &["TERM", "KILL"]);
+    assert_eq!(figures.unstamped, 0, "{figures:?}");
+}
