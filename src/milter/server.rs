@@ -2,6 +2,7 @@
 //! open sessions finish. Postfix never connects a milter again within an SMTP session, so a session that is cut costs
 //! its client every further mail.
 
+use super::held::Held;
 use super::session::{Milter, Side, Talk};
 use crate::delegation::Gate;
 use crate::delegation::server::Listener;
@@ -164,7 +165,7 @@ impl Door {
             return None;
         }
         stats.sessions.fetch_add(1, Relaxed);
-        Some(Session { stream, server: server.clone() })
+        Some(Session { stream, held: Held::default(), server: server.clone() })
     }
 
     fn wait_after(&mut self, error: &io::Error) {
@@ -180,6 +181,7 @@ impl Door {
 /// The connection of a session, which counts it for as long as it lives, also when its task panics.
 pub struct Session {
     stream: Stream,
+    held: Held,
     server: Arc<Server>,
 }
 
@@ -204,25 +206,38 @@ impl AsyncRead for Session {
     }
 }
 
+/// indymilter flushes behind each packet.
 impl AsyncWrite for Session {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.stream {
-            Stream::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
-            Stream::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
-        }
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.held.take(bytes);
+        Poll::Ready(Ok(bytes.len()))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Unix(stream) => Pin::new(stream).poll_flush(context),
-            Stream::Tcp(stream) => Pin::new(stream).poll_flush(context),
+        let Self { stream, held, .. } = &mut *self;
+        while !held.due().is_empty() {
+            match ready!(stream.poll_write(context, held.due()))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                n => held.wrote(n),
+            }
         }
+        Poll::Ready(Ok(()))
     }
 
+    /// Changes without a last word are not sent.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.stream {
             Stream::Unix(stream) => Pin::new(stream).poll_shutdown(context),
             Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}
+
+impl Stream {
+    fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
 }
