@@ -170,11 +170,6 @@ pub fn unstamped(message: &Message, content: &str) {
     same(rest, content.as_bytes());
 }
 
-/// Whether nothing of ours is in a message.
-pub fn unstamped_at_all(message: &Message) -> bool {
-    !message.content.to_ascii_lowercase().contains("\nx-correlation-id") && !message.content.contains("X-SES-")
-}
-
 /// Panics unless both are one; what differs is shown from its first line on.
 fn same(arrived: &[u8], sent: &[u8]) {
     let sent = sent.split(|b| *b == b'\n').collect::<Vec<_>>().join(&b"\r\n"[..]);
