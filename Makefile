@@ -1,4 +1,4 @@
-# make demo [KEEP=1] | test | lint | bench | crash [KILLS=200] | audit | fuzz
+# make demo [KEEP=1] | test | lint | bench | crash [KILLS=200] | restarts [RESTARTS=100] | audit | fuzz
 
 SHELL := /bin/bash
 CARGO_TARGET_DIR ?= target
@@ -7,15 +7,15 @@ export CARGO_TARGET_DIR
 # To build: a C compiler for the bundled SQLite. To run: Postfix, what tests and demo look at it with, and Python for what
 # stands for Amazon's services.
 BUILD_PACKAGES := gcc libc6-dev
-RUN_PACKAGES := postfix swaks pflogsumm systemd ca-certificates python3 python3-venv faketime
+RUN_PACKAGES := postfix swaks pflogsumm miltertest systemd ca-certificates python3 python3-venv faketime
 
 # Postfix must be started by root. Built as whoever calls, run by sudo.
 ifneq ($(shell id -u),0)
-AS_ROOT := sudo --preserve-env=KEEP,TMPDIR,GATEPOST_KILLS
+AS_ROOT := sudo --preserve-env=KEEP,TMPDIR,GATEPOST_KILLS,GATEPOST_RESTARTS
 RUNNER := --config "target.'cfg(unix)'.runner = '$(AS_ROOT)'"
 endif
 
-.PHONY: demo test lint bench crash audit fuzz packages venv
+.PHONY: demo test lint bench crash restarts audit fuzz packages venv
 
 demo: packages
 	cargo build --locked
@@ -38,6 +38,11 @@ bench: packages venv
 KILLS ?= 200
 crash: packages
 	GATEPOST_KILLS=$(KILLS) cargo test --locked $(RUNNER) --test it killed_at_random -- --nocapture
+
+# Gatepost started anew under mail that smtp-source sends: what is lost, refused, unstamped.
+RESTARTS ?= 100
+restarts: packages
+	GATEPOST_RESTARTS=$(RESTARTS) cargo test --locked $(RUNNER) --test it milter_restarts -- --nocapture
 
 # Licences, banned and doubled crates, where crates come from. Known holes (`cargo deny check advisories`) change
 # without a change here, so they are looked at apart.

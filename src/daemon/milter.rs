@@ -9,12 +9,18 @@ use crate::milter::{Bounds, Milter, Server, Setup, Side, Stats};
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use tokio::task::JoinSet;
 
+/// Where the ids that were issued are kept in the state folder.
+const ISSUED_FILE: &str = "issued.state";
+
 /// The running milter.
 pub(super) struct MilterSide {
+    /// What the sessions share.
+    pub(super) milter: Arc<Milter>,
     server: Arc<Server>,
     files: Vec<OwnFile>,
 }
@@ -24,8 +30,11 @@ impl MilterSide {
     pub(super) fn new(config: &Config, house: &Arc<House>, stats: &Arc<Stats>) -> Option<Self> {
         let section = config.milter.as_ref()?;
         let milter = Milter::new(house.clone(), setup(section), stats.clone());
+        if let Err(error) = milter.issued.restore(&config.state_dir.join(ISSUED_FILE)) {
+            tracing::warn!("The saved correlation ids {error}; mail that comes back from a filter gets new ones.");
+        }
         let bounds = Bounds { max_connections: section.max_connections };
-        Some(Self { server: Server::new(milter, bounds), files: Vec::new() })
+        Some(Self { server: Server::new(milter.clone(), bounds), milter, files: Vec::new() })
     }
 
     /// Serves one socket.
@@ -46,6 +55,13 @@ impl MilterSide {
             tracing::warn!("Milter sessions were still open; ending them.");
         }
         self.server.end();
+    }
+}
+
+/// Saves what a restart must not forget. It blocks.
+pub(super) fn save(milter: &Milter, state_dir: &Path) {
+    if let Err(error) = milter.issued.save(&state_dir.join(ISSUED_FILE)) {
+        tracing::error!(%error, "Cannot save the correlation ids that were issued.");
     }
 }
 

@@ -15,6 +15,7 @@ use crate::delegation::{Gate, House, Server};
 use crate::events::Stats;
 use crate::lines::Outlet;
 use crate::meters::{self, Meters};
+use crate::milter::Milter;
 use crate::rules::Problem;
 use crate::suppression::{Confirmer, Follower, Index};
 use std::fs::{File, TryLockError};
@@ -33,7 +34,7 @@ const DRAIN: Duration = Duration::from_millis(300);
 const LOCK_WAIT: Duration = Duration::from_secs(1);
 const LOCK_RETRY: Duration = Duration::from_millis(1);
 
-/// How often the limiter's counters are saved: what a power cut may cost.
+/// How often the limiter's counters and the issued ids are saved: what a power cut may cost.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
 
 /// How often idle limiter keys are given up, an eighth of the table at a time.
@@ -125,7 +126,8 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Fat
             return Err(error);
         }
     };
-    tasks.spawn(keep_limits(house.clone(), config.state_dir.clone(), gate.clone()));
+    let stamping = milter.as_ref().map(|side| side.milter.clone());
+    tasks.spawn(keep_state(house.clone(), stamping.clone(), config.state_dir.clone(), gate.clone()));
     tasks.spawn(feed_watchdog(gate.clone()));
     let event_side = EventSide::start(&config, &house, &events);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -168,8 +170,8 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Fat
     let _ = tokio::time::timeout(Duration::from_millis(200), ended).await;
     // It began with the drain of connections, and bounds itself.
     let _ = event_side.await;
-    save_limits(&house.meters, &config.state_dir);
-    drop((server, office, house));
+    save_state(&house.meters, stamping.as_deref(), &config.state_dir);
+    drop((server, office, house, stamping));
     writer.finish();
     Ok(())
 }
@@ -312,26 +314,30 @@ fn restore_limits(meters: &Meters, state_dir: &Path) {
     }
 }
 
-fn save_limits(meters: &Meters, state_dir: &Path) {
+/// Saves what a restart must not forget. It blocks.
+fn save_state(meters: &Meters, stamping: Option<&Milter>, state_dir: &Path) {
     if let Err(error) = meters::save(meters, &state_dir.join(LIMITS_FILE)) {
         tracing::error!(%error, "Cannot save the limiter counters.");
     }
+    if let Some(stamping) = stamping {
+        milter::save(stamping, state_dir);
+    }
 }
 
-/// Gives up idle keys, and saves the counters every minute.
-async fn keep_limits(house: Arc<House>, state_dir: PathBuf, gate: Arc<Gate>) {
+/// Gives up idle keys, and saves what a restart must not forget every minute.
+async fn keep_state(house: Arc<House>, stamping: Option<Arc<Milter>>, state_dir: PathBuf, gate: Arc<Gate>) {
     let mut since_save = Duration::ZERO;
     loop {
         tokio::select! {
             () = gate.closed() => return,
             () = tokio::time::sleep(SWEEP_EVERY) => since_save += SWEEP_EVERY,
         }
-        let (meters, dir) = (house.meters.clone(), state_dir.clone());
+        let (meters, stamping, dir) = (house.meters.clone(), stamping.clone(), state_dir.clone());
         let save = since_save >= SAVE_EVERY;
         let work = tokio::task::spawn_blocking(move || {
             meters.sweep(unix_time());
             if save {
-                save_limits(&meters, &dir);
+                save_state(&meters, stamping.as_deref(), &dir);
             }
         });
         if save {

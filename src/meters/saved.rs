@@ -40,14 +40,26 @@ pub enum RestoreError {
 /// What the file system says; the file that was there stays.
 pub fn save(meters: &Meters, path: &Path) -> io::Result<usize> {
     let _one_at_a_time = lock(&meters.saving);
+    replace(path, |file| write(meters, file))
+}
+
+/// Replaces a file as a whole: what `write` writes is on disk before it takes the place of the file that was there.
+///
+/// # Errors
+/// What the file system says; the file that was there stays.
+pub fn replace<T>(path: &Path, write: impl FnOnce(&mut File) -> io::Result<T>) -> io::Result<T> {
     let beside = path.with_extension("new");
-    let saved = write(meters, &beside).and_then(|keys| fs::rename(&beside, path).map(|()| keys));
-    if saved.is_err() {
+    let written = new_file(&beside).and_then(|mut file| {
+        let written = write(&mut file)?;
+        file.sync_all()?;
+        fs::rename(&beside, path).map(|()| written)
+    });
+    if written.is_err() {
         let _ = fs::remove_file(&beside);
     } else if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
         File::open(folder)?.sync_all()?;
     }
-    saved
+    written
 }
 
 /// Brings saved counters back; how many. Call [`Meters::adopt`] first: counters of limits that are
@@ -110,12 +122,15 @@ impl Meters {
     }
 }
 
-fn write(meters: &Meters, path: &Path) -> io::Result<usize> {
+/// A new file for the daemon's own eyes, in place of one that a crash left.
+fn new_file(path: &Path) -> io::Result<File> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => OpenOptions::new().write(true).create_new(true).mode(0o600).open(path),
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+}
+
+fn write(meters: &Meters, file: &mut File) -> io::Result<usize> {
     let (mut sum, mut keys) = (Checksum::default(), 0);
     let mut put = |part: &mut Vec<u8>| {
         sum.add(part);
@@ -138,7 +153,6 @@ fn write(meters: &Meters, path: &Path) -> io::Result<usize> {
     write_end(keys, &mut part);
     put(&mut part)?;
     file.write_all(&sum.bytes())?;
-    file.sync_all()?;
     Ok(keys)
 }
 

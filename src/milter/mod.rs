@@ -2,6 +2,7 @@
 //! submissions (`sendmail(1)`) to the rules that smtpd's restrictions hold the others to. On indymilter, which speaks
 //! the protocol; what it leaves to its user (accepting, bounds, draining) is in [`server`].
 
+mod held;
 mod issued;
 mod judge;
 pub mod server;

@@ -2,11 +2,12 @@
 //! open sessions finish. Postfix never connects a milter again within an SMTP session, so a session that is cut costs
 //! its client every further mail.
 
-use super::session::{Milter, Side};
+use super::held::Held;
+use super::session::{Milter, Side, Talk};
 use crate::delegation::Gate;
 use crate::delegation::server::Listener;
 use crate::delegation::stats::is_worth_a_line;
-use indymilter::Config;
+use indymilter::{Callbacks, Config};
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -58,6 +59,10 @@ impl Server {
     /// Serves one listener until [`Server::end`].
     pub async fn serve(self: Arc<Self>, listener: Listener, side: Side, name: String) {
         let callbacks = self.milter.callbacks(side);
+        self.serve_by(callbacks, listener, name).await;
+    }
+
+    async fn serve_by(self: Arc<Self>, callbacks: Callbacks<Talk>, listener: Listener, name: String) {
         // The bound is held at accept, where one too many is told so at once and not left to wait.
         let config = Config {
             max_connections: tokio::sync::Semaphore::MAX_PERMITS,
@@ -160,7 +165,7 @@ impl Door {
             return None;
         }
         stats.sessions.fetch_add(1, Relaxed);
-        Some(Session { stream, server: server.clone() })
+        Some(Session { stream, held: Held::default(), server: server.clone() })
     }
 
     fn wait_after(&mut self, error: &io::Error) {
@@ -176,6 +181,7 @@ impl Door {
 /// The connection of a session, which counts it for as long as it lives, also when its task panics.
 pub struct Session {
     stream: Stream,
+    held: Held,
     server: Arc<Server>,
 }
 
@@ -200,25 +206,119 @@ impl AsyncRead for Session {
     }
 }
 
+/// indymilter flushes behind each packet.
 impl AsyncWrite for Session {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.stream {
-            Stream::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
-            Stream::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
-        }
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.held.take(bytes);
+        Poll::Ready(Ok(bytes.len()))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Unix(stream) => Pin::new(stream).poll_flush(context),
-            Stream::Tcp(stream) => Pin::new(stream).poll_flush(context),
+        let Self { stream, held, .. } = &mut *self;
+        while !held.due().is_empty() {
+            match ready!(stream.poll_write(context, held.due()))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                n => held.wrote(n),
+            }
         }
+        Poll::Ready(Ok(()))
     }
 
+    /// Changes without a last word are not sent.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.stream {
             Stream::Unix(stream) => Pin::new(stream).poll_shutdown(context),
             Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
         }
+    }
+}
+
+impl Stream {
+    fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::delegation::House;
+    use crate::lines::Outlet;
+    use crate::meters::Meters;
+    use crate::milter::stamp::Settings;
+    use crate::milter::{Setup, Stats};
+    use crate::rules;
+    use crate::suppression::{Confirmer, Index};
+    use std::path::Path;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// What Postfix 3.7 offers: version, actions, steps.
+    const OFFER: [u32; 3] = [6, 0x1ff, 0x1f_ffff];
+
+    /// A milter by rules that let everything pass.
+    fn milter(dir: &Path) -> Arc<Milter> {
+        std::fs::write(dir.join("policy.toml"), "[senders]\nmode = \"off\"\n").unwrap();
+        let (rules, _) = rules::load::load(dir).unwrap();
+        let confirmer = Arc::new(Confirmer::new(&dir.join("gatepost.db")));
+        let house =
+            House::new(Arc::new(rules), Arc::<Index>::default(), confirmer, Arc::<Meters>::default(), Outlet::new().0);
+        let stamps = Settings { correlation_header: "X-Correlation-ID".to_owned(), configuration_set: None };
+        let setup = Setup { stamps, trusted: Vec::new(), bounce_sender: None };
+        Milter::new(Arc::new(house), setup, Arc::<Stats>::default())
+    }
+
+    async fn say(peer: &mut UnixStream, command: u8, data: &[u8]) {
+        peer.write_u32(data.len() as u32 + 1).await.unwrap();
+        peer.write_all(&[&[command], data].concat()).await.unwrap();
+    }
+
+    /// The next reply's first byte; `None` where the session has ended.
+    async fn reply(peer: &mut UnixStream) -> Option<u8> {
+        let mut packet = vec![0; peer.read_u32().await.ok()? as usize];
+        peer.read_exact(&mut packet).await.ok()?;
+        packet.first().copied()
+    }
+
+    /// A session up to its first recipient.
+    async fn begun(path: &Path) -> UnixStream {
+        let mut peer = UnixStream::connect(path).await.unwrap();
+        say(&mut peer, b'O', &OFFER.map(u32::to_be_bytes).concat()).await;
+        assert_eq!(reply(&mut peer).await, Some(b'O'));
+        say(&mut peer, b'M', b"<info@example.com>\0").await;
+        say(&mut peer, b'R', b"<user@example.net>\0").await;
+        peer
+    }
+
+    /// The fault is put in: no packet makes one.
+    #[tokio::test]
+    async fn a_panic_ends_the_session_in_which_it_happens_and_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("milter.sock");
+        let milter = milter(dir.path());
+        let server = Server::new(milter.clone(), Bounds { max_connections: 10 });
+        let callbacks = milter.callbacks(Side::Smtpd).on_unknown(|_, _| panic!("a fault that was put in"));
+        let listener = Listener::Unix(tokio::net::UnixListener::bind(&path).unwrap());
+        let serving = tokio::spawn(server.clone().serve_by(callbacks, listener, "test".to_owned()));
+        let open = || milter.stats.sessions.load(Relaxed);
+
+        let (mut well, mut ill) = (begun(&path).await, begun(&path).await);
+        assert_eq!(open(), 2);
+        say(&mut ill, b'U', b"NOOP\0").await;
+        assert_eq!(reply(&mut ill).await, None);
+        say(&mut well, b'E', b"").await;
+        assert_eq!((reply(&mut well).await, reply(&mut well).await), (Some(b'i'), Some(b'i')));
+        assert_eq!(reply(&mut well).await, Some(b'c'));
+        assert_eq!(open(), 1);
+        say(&mut begun(&path).await, b'Q', b"").await;
+        drop(well);
+        assert!(server.drained().await);
+        assert_eq!(open(), 0);
+        server.end();
+        serving.await.unwrap();
     }
 }

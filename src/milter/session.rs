@@ -75,7 +75,8 @@ pub struct Setup {
 pub struct Milter {
     house: Arc<House>,
     setup: Setup,
-    issued: Issued,
+    /// The ids that were stamped lately.
+    pub issued: Issued,
     /// What was done, counted.
     pub stats: Arc<Stats>,
 }

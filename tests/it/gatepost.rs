@@ -103,8 +103,8 @@ impl Home {
     /// below their own heads, of other sections), and further addresses for the admin listener.
     pub fn configure(&self, delegation: &str, admin: &str) {
         let (dir, socket) = (self.dir.path().display(), self.socket.display());
-        let listen =
-            if delegation.contains("listen =") { String::new() } else { format!("listen = [\"unix:{socket}\"]\n") };
+        let listens = delegation.lines().take_while(|l| !l.starts_with('[')).any(|l| l.starts_with("listen ="));
+        let listen = if listens { String::new() } else { format!("listen = [\"unix:{socket}\"]\n") };
         let log = if delegation.contains("[event_log]") {
             String::new()
         } else {

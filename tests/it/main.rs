@@ -2,7 +2,7 @@
 //! own tools, pflogsumm. They need root and Debian's packages (`make test` installs them).
 //!
 //! Harness: [`postfix`] is a scratch Postfix, [`sink`] what it hands its mail to, [`smtp`] a client that
-//! hides nothing, [`gatepost`] the binary under test, [`asker`] asks it without a Postfix, [`faults`]
+//! hides nothing, [`gatepost`] the binary under test, [`stamped`] what its milter does to mail, [`asker`] asks it without a Postfix, [`faults`]
 //! daemons in trouble, [`aws`] what stands for Amazon's services, [`queue`] a daemon that follows a stand-in for SQS.
 //! Nothing waits by sleeping:
 //! [`wait`] asks until a condition holds or a deadline passes. Whatever is started is ended by its pid.
@@ -16,6 +16,7 @@ mod postfix;
 mod queue;
 mod sink;
 mod smtp;
+mod stamped;
 mod wait;
 
 mod access5;
@@ -30,7 +31,12 @@ mod events_crash;
 mod ingest;
 mod limits;
 mod milter;
+mod milter_filter;
+mod milter_life;
+mod milter_local;
+mod milter_restarts;
 mod milter_wire;
+mod miltertest;
 mod moto;
 mod pflogsumm;
 mod quarantine;

@@ -6,9 +6,10 @@ use crate::gatepost::{Daemon, Home, text};
 use crate::reload::in_force;
 use crate::wait;
 use std::fs;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -134,6 +135,52 @@ fn a_socket_of_the_living_is_not() {
         .unwrap();
     refused(&third, 69, &format!("{}: another gatepost is running with this state folder", state.display()));
     assert_eq!(home.ask(&question()), DUNNO);
+}
+
+/// A home whose milter listens at `smtpd` and at `local.sock`.
+fn with_milter(home: &Home, smtpd: &Path) {
+    let local = home.path("local.sock");
+    home.configure(
+        &format!("[milter]\nlisten = \"unix:{}\"\nlisten_local = \"unix:{}\"", smtpd.display(), local.display()),
+        "",
+    );
+}
+
+#[test]
+fn a_milters_socket_is_as_any_other() {
+    let home = Home::alone(SENDERS, "");
+    let socket = home.path("milter.sock");
+    with_milter(&home, &socket);
+    let _daemon = home.start();
+    let mut milter = UnixStream::connect(&socket).unwrap();
+
+    // A second one on it: it ends, leaves nothing behind, and the first goes on.
+    let other = Home::alone(SENDERS, "");
+    with_milter(&other, &socket);
+    let said = "another process is listening there; is a second gatepost running?";
+    refused(&other, 69, &format!("unix:{}: {said}", socket.display()));
+    assert!(!other.socket.exists() && !other.path("admin.sock").exists());
+    milter.write_all(b"\0\0\0\x0dO\0\0\0\x06\0\0\x01\xff\0\x1f\xff\xff").unwrap();
+    let mut answer = [0; 5];
+    milter.read_exact(&mut answer).unwrap();
+    assert_eq!(answer[4], b'O');
+    assert_eq!(home.ask(&question()), DUNNO);
+
+    // Its folder is made; those above it are not.
+    let nested = other.path("gatepost/milter.sock");
+    with_milter(&other, &nested);
+    drop(other.start());
+    assert!(nested.parent().unwrap().is_dir());
+    let lost = other.path("a/b/milter.sock");
+    with_milter(&other, &lost);
+    let said = "cannot make the folder of the socket: No such file or directory (os error 2)";
+    refused(&other, 71, &format!("unix:{}: {said}", lost.display()));
+    // Not a socket.
+    fs::write(other.path("precious"), "").unwrap();
+    with_milter(&other, &other.path("precious"));
+    let said = "there is a file at this path, and it is no socket; remove it or choose another path";
+    refused(&other, 78, &format!("unix:{}: {said}", other.path("precious").display()));
+    assert!(!other.socket.exists() && other.path("precious").exists());
 }
 
 #[test]

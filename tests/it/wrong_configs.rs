@@ -346,6 +346,78 @@ bounce_sender = "bounces"
         ..CASE
     },
     Case {
+        name: "the milter's section, no key of the right kind",
+        gatepost: r#"policy_dir = "{dir}/policy"
+[milter]
+listen = 10032
+listen_local = ["milter.sock", "unix:relative.sock", 5]
+correlation_header = 7
+ses_configuration_set = true
+trusted_networks = "10.0.0.0/16"
+bounce_sender = ["a@b"]
+max_connections = "100"
+listn = "unix:/run/x.sock"
+"#,
+        expected: &[
+            r#"gatepost.toml:3:10: milter.listen must be an address such as "unix:/run/gatepost/x.sock" or "inet:127.0.0.1:10031", or a list of them; this is 10032"#,
+            r#"gatepost.toml:4:17: milter.listen_local "milter.sock": an address begins with "unix:" or "inet:", as in "unix:/run/gatepost/x.sock" or "inet:127.0.0.1:10031""#,
+            r#"gatepost.toml:4:32: milter.listen_local "unix:relative.sock": the path of a socket must be absolute, as in "unix:/run/gatepost/x.sock""#,
+            r#"gatepost.toml:4:54: milter.listen_local must be an address such as "unix:/run/gatepost/x.sock" or "inet:127.0.0.1:10031"; this is 5"#,
+            r#"gatepost.toml:5:22: milter.correlation_header must be the name of a header, such as "X-Correlation-ID"; this is 7"#,
+            r#"gatepost.toml:6:25: milter.ses_configuration_set must be the name of an SES configuration set: 1 to 64 letters, digits, "_" or "-"; this is true"#,
+            r#"gatepost.toml:7:20: milter.trusted_networks must be a list such as ["10.0.0.0/16"]; this is "10.0.0.0/16""#,
+            r#"gatepost.toml:8:17: milter.bounce_sender must be an address such as "bounces@example.com"; this is a list"#,
+            r#"gatepost.toml:9:19: milter.max_connections must be a whole number from 10 to 1000000 (Postfix has one for each smtpd process); this is "100""#,
+            r#"gatepost.toml:10:1: unknown key "listn" in [milter], did you mean listen? known here: listen, listen_local, correlation_header, ses_configuration_set, max_connections, trusted_networks, bounce_sender"#,
+        ],
+        ..CASE
+    },
+    Case {
+        name: "the milter's section, empty and too much",
+        gatepost: r#"policy_dir = "{dir}/policy"
+[milter]
+listen = []
+correlation_header = ""
+ses_configuration_set = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+trusted_networks = ["10.0.0.0/16", 5, "relay.example.com", ""]
+bounce_sender = ""
+max_connections = 1000001
+"#,
+        expected: &[
+            r#"gatepost.toml:2:1: warning: [milter] has neither listen nor listen_local, so no message is stamped; add a line such as listen = ["unix:/var/spool/postfix/gatepost/milter.sock"]"#,
+            r#"gatepost.toml:4:22: milter.correlation_header must be the name of a header, such as "X-Correlation-ID"; this is """#,
+            r#"gatepost.toml:5:25: milter.ses_configuration_set must be the name of an SES configuration set: 1 to 64 letters, digits, "_" or "-"; this is "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…""#,
+            r#"gatepost.toml:6:36: milter.trusted_networks must be text such as "10.0.1.0/24"; this is 5"#,
+            r#"gatepost.toml:6:39: milter.trusted_networks: "relay.example.com" is no IP address or network; write one such as "10.0.1.5" or "10.0.1.0/24""#,
+            r#"gatepost.toml:6:60: milter.trusted_networks: "" is no IP address or network; write one such as "10.0.1.5" or "10.0.1.0/24""#,
+            r#"gatepost.toml:7:17: milter.bounce_sender "": no @ in the address"#,
+            r#"gatepost.toml:8:19: milter.max_connections must be a whole number from 10 to 1000000 (Postfix has one for each smtpd process); this is 1000001"#,
+        ],
+        ..CASE
+    },
+    Case {
+        name: "one socket for two, and a header that is SES's",
+        gatepost: r#"policy_dir = "{dir}/policy"
+[delegation]
+listen = "unix:/run/policy.sock"
+[milter]
+listen = ["unix:/run/milter.sock", "unix:/run/policy.sock", "inet:127.0.0.1"]
+listen_local = "unix:/run/milter.sock"
+correlation_header = "X-SES-MESSAGE-TAGS"
+bounce_sender = "bounces@exa mple.com"
+[[milter]]
+"#,
+        expected: &[
+            r#"gatepost.toml:5:36: milter.listen "unix:/run/policy.sock" is taken in line 3; each address serves once"#,
+            r#"gatepost.toml:5:61: milter.listen "inet:127.0.0.1": after "inet:" stand a host and a port, as in "inet:127.0.0.1:10031" or "inet:[::1]:10031""#,
+            r#"gatepost.toml:6:16: milter.listen_local "unix:/run/milter.sock" is taken in line 5; each address serves once"#,
+            r#"gatepost.toml:7:22: milter.correlation_header "X-SES-MESSAGE-TAGS" has a meaning of its own, and would be taken out of every message; choose one that nobody else uses, such as "X-Correlation-ID""#,
+            r#"gatepost.toml:8:17: milter.bounce_sender "bounces@exa mple.com": a character that no address may hold, or an unbalanced quote"#,
+            r#"gatepost.toml:9:3: "milter" stands here a second time; keep one of them"#,
+        ],
+        ..CASE
+    },
+    Case {
         name: "the events' section",
         gatepost: r#"policy_dir = "{dir}/policy"
 [events]

@@ -184,8 +184,11 @@ fn idle_timeout(item: &Item<'_>) -> Option<Duration> {
 }
 
 fn milter(table: &mut Table<'_>, sockets: &mut Sockets) -> Milter {
-    let listen = table.get("listen").map(|item| sockets.all(&item)).unwrap_or_default();
-    let listen_local = table.get("listen_local").map(|item| sockets.all(&item)).unwrap_or_default();
+    let named = ["listen", "listen_local"].map(|key| table.get(key).filter(|item| !item.is_empty_list()));
+    if named.iter().all(Option::is_none) {
+        table.warn("[milter] has neither listen nor listen_local, so no message is stamped; add a line such as listen = [\"unix:/var/spool/postfix/gatepost/milter.sock\"]");
+    }
+    let [listen, listen_local] = named.map(|item| item.map(|item| sockets.all(&item)).unwrap_or_default());
     let header = table.get("correlation_header").and_then(|item| {
         let is_header = |b: u8| b.is_ascii_graphic() && b != b':';
         let expected = "the name of a header, such as \"X-Correlation-ID\"";
@@ -208,9 +211,6 @@ fn milter(table: &mut Table<'_>, sockets: &mut Sockets) -> Milter {
     let most = table
         .get("max_connections")
         .and_then(|item| item.number(10..=1_000_000, "Postfix has one for each smtpd process"));
-    if listen.is_empty() && listen_local.is_empty() {
-        table.warn("[milter] has neither listen nor listen_local, so no message is stamped; add a line such as listen = [\"unix:/var/spool/postfix/gatepost/milter.sock\"]");
-    }
     let networks = table.get("trusted_networks").and_then(|item| item.list("a list such as [\"10.0.0.0/16\"]"));
     Milter {
         listen,
