@@ -28,7 +28,7 @@ fn the_whole_way_over_two_logs_whose_clocks_differ() {
 2026-11-23T05:29:03.500Z r.example postfix/ses-events[1]: 0102-aa: to=<>, relay=amazonses.com, status=opened
 2026-11-23T05:29:02.500Z r.example postfix/ses-events[1]: 0102-aa: to=<a@y>, relay=amazonses.com, dsn=2.0.0, \
 status=delivered, delay=5ms, response=(250 ok)
-2026-11-23T05:28:57.900Z r.example postfix/gatepost[1]: AAAAA1: correlation_id=c1, message-id=<m@x>, from=<s@x>, nrcpt=1
+2026-11-23T05:28:57.900Z ip-10-0-0-1 postfix/gatepost[1]: AAAAA1: correlation_id=c1, message-id=<m@x>, from=<s@x>, nrcpt=1
 Nov 23 05:28:57 r postfix/smtpd[1]: AAAAA1: client=h[10.0.0.1]
 Nov 23 05:28:57 r postfix/cleanup[1]: AAAAA1: message-id=<m@x>
 Nov 23 05:28:57 r postfix/qmgr[1]: AAAAA1: from=<s@x>, size=364, nrcpt=1 (queue active)

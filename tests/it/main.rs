@@ -49,4 +49,5 @@ mod systemd;
 mod tidy;
 mod trace;
 mod trouble;
+mod whole_journey;
 mod wrong_configs;
