@@ -107,19 +107,26 @@ impl Tail {
             if file.by_ref().take(room).read_to_end(&mut self.window)? == 0 {
                 return Ok(());
             }
-            let mut used = 0;
-            for end in memchr::memchr_iter(b'\n', &self.window) {
-                on_line(self.mark.offset + used as u64, &self.window[used..end]);
-                used = end + 1;
-            }
-            if used == 0 && self.window.len() >= MAX_LINE_BYTES {
-                used = self.window.len();
-                on_line(self.mark.offset, &self.window);
-            }
-            self.window.drain(..used);
+            let offset = self.mark.offset;
+            let used = take_lines(&mut self.window, |at, line| on_line(offset + at as u64, line));
             self.mark.offset += used as u64;
         }
     }
+}
+
+/// Takes the whole lines out of a window, each handed on with where it begins; how many bytes they were.
+pub(super) fn take_lines(window: &mut Vec<u8>, mut on_line: impl FnMut(usize, &[u8])) -> usize {
+    let mut used = 0;
+    for end in memchr::memchr_iter(b'\n', window) {
+        on_line(used, &window[used..end]);
+        used = end + 1;
+    }
+    if used == 0 && window.len() >= MAX_LINE_BYTES {
+        used = window.len();
+        on_line(0, window);
+    }
+    window.drain(..used);
+    used
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ mod down;
 mod events_corpus;
 mod events_crash;
 mod ingest;
+mod journal;
 mod limits;
 mod milter;
 mod milter_wire;

@@ -4,6 +4,7 @@ use super::endpoint::is_local;
 use super::{Config, EventSource, Events, Logs, Milter, default_store};
 use crate::daemon::event_log::Output;
 use crate::daemon::listeners::Endpoint;
+use crate::journey::glob;
 use crate::mail::Address;
 use crate::rules::policy::words;
 use crate::rules::rate::span_text;
@@ -370,7 +371,14 @@ fn admin(table: &mut Table<'_>, sockets: &mut Sockets) -> Vec<Endpoint> {
 
 fn logs(table: &mut Table<'_>) -> Logs {
     let entries = table.get("paths").and_then(|item| item.list("a list such as [\"/var/log/mail.log*\"]"));
-    let path = |entry: &Item<'_>| absolute(entry, "/var/log/mail.log*")?.to_str().map(str::to_owned);
+    let path = |entry: &Item<'_>| {
+        let path = absolute(entry, "/var/log/mail.log*")?.to_str()?.to_owned();
+        if let Err(e) = glob::check(&path) {
+            entry.problem(format!("{} {}: {} (character {})", entry.path(), quoted(&path), e.msg, e.pos + 1));
+            return None;
+        }
+        Some(path)
+    };
     Logs {
         paths: entries.unwrap_or_default().iter().filter_map(path).collect(),
         journal: table.get("journal").and_then(|item| item.boolean()).unwrap_or_default(),
