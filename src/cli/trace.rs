@@ -50,15 +50,17 @@ pub fn run(args: &TraceArgs, config: &Config, json: bool, console: &mut Console<
         let hint = if unread.is_empty() { ": there are no logs; name them in [logs] or with --log" } else { "" };
         return Err(Failure::new(exit::NOINPUT, format!("nothing could be read{hint}")));
     }
-    if search.is_cut() {
-        let text = format!("more than {} MiB of lines are about it; what follows is a part", MAX_KEPT_BYTES >> 20);
-        writeln!(console.err, "gatepost: {text}")?;
-    }
     let journeys = journey::join(&search.found());
     for journey in &journeys {
         show(journey, json, console.out)?;
     }
     console.out.flush()?;
+    if search.is_cut() {
+        // Behind them: what comes first is out of sight by then.
+        let text = "what is printed is a part; ask for one of the ids, or name fewer logs with --log";
+        let mib = MAX_KEPT_BYTES >> 20;
+        writeln!(console.err, "gatepost: more than {mib} MiB of lines are about it: {text}")?;
+    }
     if args.follow {
         return follow(&mut search, &logs, json, console);
     }
