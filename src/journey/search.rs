@@ -101,7 +101,7 @@ impl Search {
     /// All that lines are looked for by.
     fn names(&self) -> HashSet<Box<[u8]>> {
         let loose = self.stamps.iter().filter(|(_, stamp)| self.loose.contains(&stamp.queue_id));
-        self.ids.keys().chain(loose.filter_map(|(known, _)| known.name())).cloned().collect()
+        self.ids.keys().map(|id| &**id).chain(loose.filter_map(|(known, _)| known.name())).map(Into::into).collect()
     }
 
     /// Takes a line that was written since; what it is, where it belongs to what is looked for.
@@ -223,9 +223,9 @@ impl Known {
     }
 
     /// What is looked for.
-    fn name(&self) -> Option<&Box<[u8]>> {
-        let message_id = Some(&self.message_id).filter(|id| id.len() >= MIN_ID_BYTES);
-        message_id.or(Some(&self.correlation_id).filter(|id| id.len() >= MIN_CORRELATION_BYTES))
+    fn name(&self) -> Option<&[u8]> {
+        let message_id = Some(&*self.message_id).filter(|id| id.len() >= MIN_ID_BYTES);
+        message_id.or(Some(&*self.correlation_id).filter(|id| id.len() >= MIN_CORRELATION_BYTES))
     }
 }
 

@@ -50,7 +50,7 @@ impl Store {
                 outbox::take_late(tx, line.id, meta.last_line, &line.text)?;
                 tx.prepare_cached("DELETE FROM late WHERE id = ?1")?.execute([line.id])?;
             }
-            Ok(meta.save(tx)?)
+            meta.save(tx)
         })
     }
 }
