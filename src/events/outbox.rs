@@ -339,7 +339,7 @@ impl Worker {
         self.released = Some(Instant::now());
         let now = unix_now();
         let mut lines = reader.late(MAX_LATE)?;
-        lines.retain_mut(|line| self.complete(line) || line.until <= now);
+        lines.retain_mut(|line| line.until == 0 || self.complete(line) || line.until <= now);
         if lines.is_empty() {
             return Ok(());
         }

@@ -310,6 +310,11 @@ fn a_line_waits_for_its_ids_and_holds_up_no_other() {
     let entries = scene.store();
     assert!(entries.get("u1@example.com").expect("read").is_some(), "the door does not wait");
     known.lock().expect("ids").push("id-1");
+    // Once its ids are known a later event of the message need not wait, but does not come first.
+    let send = bounce(1).replace("\"Bounce\"", "\"Send\"").replace("\"bounce\":", "\"send\":{},\"was\":");
+    hand_over(&intake, false, &[send]).blocking_recv().expect("fates");
+    let later = lines(3)[2].clone();
+    assert!(later.starts_with("id-1: ") && later.contains("status=accepted, queue_id=Q-id-1"), "{later}");
     let second = lines(2)[1].clone();
     assert!(second.starts_with("id-1: ") && second.ends_with(", queue_id=Q-id-1, correlation_id=c"), "{second}");
 
@@ -317,10 +322,10 @@ fn a_line_waits_for_its_ids_and_holds_up_no_other() {
     thread.stop();
     assert!(thread.ended_by(Instant::now() + Duration::from_secs(10)));
     drain.finish();
-    assert_eq!(log.lines.lock().expect("lines").len(), 2);
+    assert_eq!(log.lines.lock().expect("lines").len(), 3);
     let drain = scene.drain(&log);
-    let third = lines(3)[2].clone();
+    let third = lines(4)[3].clone();
     assert!(third.starts_with("id-3: ") && !third.contains("queue_id="), "{third}");
     drain.finish();
-    assert_eq!(scene.stats.joined.load(Relaxed), 2);
+    assert_eq!(scene.stats.joined.load(Relaxed), 3);
 }

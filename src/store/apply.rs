@@ -189,8 +189,10 @@ impl<'a> Work<'a> {
 
     fn write_line(&mut self, line: &EventLine) -> Result<(), Fault> {
         self.applied.lines += 1;
-        if let Some(until) = self.batch.late_until.filter(|_| line.queue_id.is_none()) {
-            return late::put(self.tx, self.batch.now, until, &line.to_line());
+        if let Some(until) = self.batch.late_until
+            && late::put(self.tx, self.batch.now, until, line)?
+        {
+            return Ok(());
         }
         self.meta.last_line += 1;
         outbox::put(self.tx, self.meta.last_line, self.batch.now, &line.to_line())

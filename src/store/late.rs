@@ -4,7 +4,7 @@
 use super::brake::Meta;
 use super::write::Fault;
 use super::{Reader, Store, StoreError, outbox};
-use crate::lines::Line;
+use crate::lines::EventLine;
 use rusqlite::{Connection, params};
 
 /// A line that waits for its ids.
@@ -12,7 +12,7 @@ use rusqlite::{Connection, params};
 pub struct Late {
     /// Rises with every line.
     pub id: i64,
-    /// How long it waits, Unix seconds.
+    /// How long it waits, Unix seconds; 0: it has its ids, and only comes behind an earlier one of its message.
     pub until: i64,
     /// The text.
     pub text: String,
@@ -55,9 +55,15 @@ impl Store {
     }
 }
 
-/// Puts a line in.
-pub(super) fn put(tx: &Connection, now: i64, until: i64, line: &Line) -> Result<(), Fault> {
-    let sql = "INSERT INTO late (until, at, priority, text) VALUES (?1, ?2, ?3, ?4)";
-    tx.prepare_cached(sql)?.execute(params![until, now, outbox::code(line.priority), line.text])?;
-    Ok(())
+/// Puts a line in, where it is to wait until `until` at most; `false`: it need not.
+pub(super) fn put(tx: &Connection, now: i64, until: i64, line: &EventLine) -> Result<bool, Fault> {
+    let has_ids = line.queue_id.is_some();
+    if has_ids && !tx.prepare_cached("SELECT 1 FROM late WHERE message = ?1")?.exists([&line.ses_id])? {
+        return Ok(false);
+    }
+    let (until, text) = (if has_ids { 0 } else { until }, line.to_line());
+    let sql = "INSERT INTO late (message, until, at, priority, text) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let values = params![line.ses_id, until, now, outbox::code(text.priority), text.text];
+    tx.prepare_cached(sql)?.execute(values)?;
+    Ok(true)
 }

@@ -110,11 +110,13 @@ const MIGRATIONS: &[&str] = &[
     "
     CREATE TABLE late (
         id       INTEGER PRIMARY KEY AUTOINCREMENT,
+        message  TEXT NOT NULL,
         until    INTEGER NOT NULL,
         at       INTEGER NOT NULL,
         priority INTEGER NOT NULL,
         text     TEXT NOT NULL
     ) STRICT;
+    CREATE INDEX late_message ON late (message);
 ",
 ];
 
