@@ -109,11 +109,18 @@ impl Search {
         self.judge(line.into(), latest)
     }
 
-    /// The lines, by time.
+    /// The lines, by time. What stands in two logs, in a file and in the journal, is one line.
     #[must_use]
     pub fn found(&self) -> Vec<&Found> {
-        let mut found: Vec<&Found> = self.found.values().collect();
-        found.sort_by_key(|found| found.at);
+        let mut first = HashMap::new();
+        let mut found = Vec::with_capacity(self.found.len());
+        for ((log, _), line) in &self.found {
+            let text = LogLine::parse(&line.line).map(|line| line.text);
+            if *first.entry((line.at.as_second(), text)).or_insert(*log) == *log {
+                found.push(line);
+            }
+        }
+        found.sort_by_key(|line: &&Found| line.at);
         found
     }
 

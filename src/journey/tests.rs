@@ -182,3 +182,16 @@ fn of_too_many_messages_those_that_are_told_are_whole() {
         assert_eq!(whats(&journey.recipients[0].stations), ["sent"], "{journey:#?}");
     }
 }
+
+/// `[logs]` may name both, and syslog write to both.
+#[test]
+fn a_line_in_a_file_and_in_the_journal_is_one() {
+    let line = "postfix/smtp[7]: AAAAA1: to=<a@y>, relay=h, dsn=4.0.0, status=deferred (later)\n";
+    let mut logs = Logs::default();
+    let file = format!("Nov 23 05:28:57 r {line}Nov 23 05:28:57 r {line}");
+    logs.add_stream("file", file.as_bytes()).expect("add");
+    logs.add_stream("journal", format!("2026-11-23T05:28:57.123456+0000 r {line}").as_bytes()).expect("add");
+    let mut search = Search::new(Query::new("a@y").expect("a query"), TimeZone::UTC);
+    assert!(search.run(&logs).is_empty());
+    assert_eq!(whats(&join(&search.found())[0].recipients[0].stations), ["deferred", "deferred"]);
+}
