@@ -7,7 +7,7 @@ export CARGO_TARGET_DIR
 # To build: a C compiler for the bundled SQLite. To run: Postfix, what tests and demo look at it with, and Python for what
 # stands for Amazon's services.
 BUILD_PACKAGES := gcc libc6-dev
-RUN_PACKAGES := postfix swaks pflogsumm miltertest systemd ca-certificates python3 python3-venv faketime
+RUN_PACKAGES := postfix swaks pflogsumm miltertest systemd procps ca-certificates python3 python3-venv faketime
 
 # Postfix must be started by root. Built as whoever calls, run by sudo.
 ifneq ($(shell id -u),0)
@@ -24,7 +24,7 @@ demo: packages
 test: packages venv
 	cargo build --locked --all-targets
 	cargo test --locked $(RUNNER)
-	cargo test --locked $(RUNNER) --bench policy --bench events
+	cargo test --locked $(RUNNER) --bench policy --bench events --bench trace
 
 lint:
 	cargo fmt --check

@@ -50,15 +50,17 @@ pub fn run(args: &TraceArgs, config: &Config, json: bool, console: &mut Console<
         let hint = if unread.is_empty() { ": there are no logs; name them in [logs] or with --log" } else { "" };
         return Err(Failure::new(exit::NOINPUT, format!("nothing could be read{hint}")));
     }
-    if search.is_cut() {
-        let text = format!("more than {} MiB of lines are about it; what follows is a part", MAX_KEPT_BYTES >> 20);
-        writeln!(console.err, "gatepost: {text}")?;
-    }
     let journeys = journey::join(&search.found());
     for journey in &journeys {
         show(journey, json, console.out)?;
     }
     console.out.flush()?;
+    if search.is_cut() {
+        // Behind them: what comes first is out of sight by then.
+        let text = "what is printed is a part; ask for one of the ids, or name fewer logs with --log";
+        let mib = MAX_KEPT_BYTES >> 20;
+        writeln!(console.err, "gatepost: more than {mib} MiB of lines are about it: {text}")?;
+    }
     if args.follow {
         return follow(&mut search, &logs, json, console);
     }
@@ -90,8 +92,10 @@ fn open(args: &TraceArgs, config: &Config, console: &mut Console<'_>) -> (Logs, 
 /// Prints what is written from now on, until SIGTERM or SIGINT.
 fn follow(search: &mut Search, logs: &Logs, json: bool, console: &mut Console<'_>) -> Result<u8, Failure> {
     let mut tails: Vec<Tail> = logs.growing().iter().map(|(path, offset)| Tail::from_offset(path, *offset)).collect();
-    if tails.is_empty() {
-        return Err(Failure::new(exit::USAGE, "--follow needs a log file that grows"));
+    let away = |e: io::Error| Failure::new(exit::IOERR, format!("the journal cannot be followed: {e}"));
+    let mut journal = logs.follow_journal().transpose().map_err(away)?;
+    if tails.is_empty() && journal.is_none() {
+        return Err(Failure::new(exit::USAGE, "--follow needs a log file that grows, or the journal"));
     }
     let wrong = |e: io::Error| Failure::new(exit::IOERR, format!("cannot wait for signals: {e}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(wrong)?;
@@ -100,15 +104,16 @@ fn follow(search: &mut Search, logs: &Logs, json: bool, console: &mut Console<'_
         (signal(SignalKind::terminate()).map_err(wrong)?, signal(SignalKind::interrupt()).map_err(wrong)?)
     };
     loop {
+        let mut new = Vec::new();
         for tail in &mut tails {
-            let mut new = Vec::new();
             // A log that is away for a moment is being rotated.
             let _ = tail.read(|_, line| new.extend(search.offer(line, Timestamp::now())));
-            for found in &new {
-                if let Some(journey) = journey::tell_one(found) {
-                    if json { show(&journey, true, console.out)? } else { show_new(&journey, console.out)? }
-                }
-            }
+        }
+        if let Some(journal) = &mut journal {
+            journal.read(|line| new.extend(search.offer(line, Timestamp::now()))).map_err(away)?;
+        }
+        for journey in new.iter().filter_map(journey::tell_one) {
+            if json { show(&journey, true, console.out)? } else { show_new(&journey, console.out)? }
         }
         console.out.flush()?;
         let ended = runtime.block_on(async {

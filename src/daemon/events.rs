@@ -7,7 +7,7 @@ use super::mail_logs::MailLogs;
 use crate::delegation::House;
 use crate::events::intake::{Desk, IntakeThread};
 use crate::events::outbox::OpenLog;
-use crate::events::{Drain, EventIds, Intake, Progress, Spool, Sqs, Stats};
+use crate::events::{Drain, Intake, Progress, Spool, Sqs, Stats};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -45,14 +45,15 @@ impl EventSide {
     }
 
     fn start_all(&mut self, config: &Config, house: &Arc<House>, stats: &Arc<Stats>) -> io::Result<()> {
+        let logs = config.logs.as_ref().filter(|logs| logs.journal || !logs.paths.is_empty());
+        if let Some(logs) = logs.filter(|_| config.events.is_some()) {
+            self.mail_logs = Some(MailLogs::start(logs, stats)?);
+        }
+        let ids = self.mail_logs.as_ref().map(MailLogs::lookup);
         let progress = Arc::<Progress>::default();
         let open = opener(config.event_log_output.clone());
-        self.drain = Some(Drain::start(config.store_path(), open, progress.clone(), stats.clone())?);
+        self.drain = Some(Drain::start(config.store_path(), open, ids.clone(), progress.clone(), stats.clone())?);
         let Some(events) = &config.events else { return Ok(()) };
-        if let Some(logs) = config.logs.as_ref().filter(|logs| !logs.paths.is_empty()) {
-            self.mail_logs = Some(MailLogs::start(&logs.paths, stats)?);
-        }
-        let ids = self.mail_logs.as_ref().map_or_else(|| -> EventIds { Box::new(|_| None) }, MailLogs::lookup);
         let (intake, thread) = Intake::start(Desk { ids, ..desk(config, events, house, stats, progress) })?;
         self.intake = Some(thread);
         self.source = Some(match &events.source {
@@ -109,7 +110,7 @@ fn desk(config: &Config, events: &Events, house: &Arc<House>, stats: &Arc<Stats>
         rules: Box::new(move || house.rules.load_full()),
         accounts: events.accounts.clone(),
         correlation_header: config.correlation_header().to_owned(),
-        ids: Box::new(|_| None),
+        ids: None,
         stats: stats.clone(),
         progress,
     }

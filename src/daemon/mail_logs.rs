@@ -1,6 +1,7 @@
 //! The join of events and mail in the daemon: a thread follows the mail logs of `[logs]`, so that an event that tells no
 //! queue id gets it into its line by SES's id.
 
+use super::config::Logs;
 use crate::events::{EventIds, Stats};
 use crate::journey::Unread;
 use crate::journey::follow::{Follower, Ids};
@@ -36,9 +37,9 @@ impl MailLogs {
     ///
     /// # Errors
     /// Where there is none to be had.
-    pub fn start(patterns: &[String], stats: &Arc<Stats>) -> io::Result<Self> {
+    pub fn start(logs: &Logs, stats: &Arc<Stats>) -> io::Result<Self> {
         let ids = Ids::default();
-        let follower = Mutex::new((Follower::new(patterns, ids.clone()), Instant::now()));
+        let follower = Mutex::new((Follower::new(&logs.paths, logs.journal, ids.clone()), Instant::now()));
         let watch = Arc::new(Watch { ids, follower, stats: stats.clone(), stop: AtomicBool::new(false) });
         let worker = watch.clone();
         let thread = std::thread::Builder::new().name("mail-logs".into()).spawn(move || worker.run())?;
@@ -49,7 +50,7 @@ impl MailLogs {
     #[must_use]
     pub fn lookup(&self) -> EventIds {
         let watch = self.watch.clone();
-        Box::new(move |ses_id| {
+        Arc::new(move |ses_id| {
             let known = watch.ids.lookup(ses_id).or_else(|| {
                 watch.look_again();
                 watch.ids.lookup(ses_id)
@@ -79,11 +80,13 @@ impl Watch {
         while !self.stop.load(Relaxed) {
             let mut follower = self.follower.lock().unwrap_or_else(PoisonError::into_inner);
             let unread = follower.0.poll();
-            let logs = follower.0.logs();
+            let (logs, is_behind) = (follower.0.logs(), follower.0.is_behind());
             follower.1 = Instant::now();
             drop(follower);
             self.report(&unread, logs);
-            std::thread::park_timeout(PAUSE);
+            if !is_behind {
+                std::thread::park_timeout(PAUSE);
+            }
         }
     }
 

@@ -9,7 +9,9 @@ mod shape;
 use flate2::read::MultiGzDecoder;
 use memchr::{memchr, memchr_iter};
 use shape::{Shape, Step};
+use std::fs::File;
 use std::io::{self, Cursor, Read};
+use std::os::unix::fs::FileExt;
 
 /// The longest body: twice what a message of SQS can hold, for what a pretty printer adds.
 pub const MAX_BODY_BYTES: usize = 2 << 20;
@@ -39,20 +41,33 @@ pub struct Found {
 ///
 /// # Errors
 /// Where reading fails (a broken gzip is one), or the first error of `each`.
-pub fn bodies<E: From<io::Error>>(mut input: impl Read, each: impl FnMut(Found) -> Result<(), E>) -> Result<(), E> {
-    let mut head = Vec::with_capacity(GZIP.len());
-    input.by_ref().take(GZIP.len() as u64).read_to_end(&mut head)?;
-    let is_gzip = head == GZIP;
-    let whole = Cursor::new(head).chain(input);
-    if is_gzip { split(MultiGzDecoder::new(whole), each) } else { split(whole, each) }
-}
-
-fn split<E: From<io::Error>>(input: impl Read, mut each: impl FnMut(Found) -> Result<(), E>) -> Result<(), E> {
-    let mut splitter = Splitter { window: Window::new(input), in_array: false };
+pub fn bodies<E: From<io::Error>>(input: impl Read, mut each: impl FnMut(Found) -> Result<(), E>) -> Result<(), E> {
+    let mut splitter = Splitter { window: Window::new(unpacked(input)?), in_array: false };
     while let Some(found) = splitter.next()? {
         each(found)?;
     }
     Ok(())
+}
+
+/// What `input` holds, unpacked where it is gzip.
+///
+/// # Errors
+/// Where its first bytes cannot be read.
+pub fn unpacked<'r>(mut input: impl Read + 'r) -> io::Result<Box<dyn Read + 'r>> {
+    let mut head = Vec::with_capacity(GZIP.len());
+    input.by_ref().take(GZIP.len() as u64).read_to_end(&mut head)?;
+    let is_gzip = head == GZIP;
+    let whole = Cursor::new(head).chain(input);
+    Ok(if is_gzip { Box::new(MultiGzDecoder::new(whole)) } else { Box::new(whole) })
+}
+
+/// Whether a file is gzip.
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn is_gzip(file: &File) -> io::Result<bool> {
+    let mut head = [0; GZIP.len()];
+    Ok(file.read_at(&mut head, 0)? == head.len() && head == GZIP)
 }
 
 struct Splitter<R> {

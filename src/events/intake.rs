@@ -26,6 +26,10 @@ pub const MAX_EFFECTS: usize = 1_000;
 /// of SQS's largest size are never in memory together.
 const MAX_BYTES: usize = 8 << 20;
 
+/// How long the line of an event waits for the line of its mail in the mail log, where that is followed: a syslog or a
+/// journal may be a second behind, and at the start the log is read first.
+const LATE_SECONDS: i64 = 5;
+
 /// Most lines that may wait in the outbox: some 400 MB of database. At the bound events wait in their queue.
 pub const MAX_BACKLOG: u64 = 1_000_000;
 
@@ -54,7 +58,7 @@ pub struct Parcel {
 }
 
 /// By SES's id: Postfix's queue id, and the correlation id where the message was stamped.
-pub type EventIds = Box<dyn Fn(&str) -> Option<(String, Option<String>)> + Send>;
+pub type EventIds = Arc<dyn Fn(&str) -> Option<(String, Option<String>)> + Send + Sync>;
 
 /// What became of a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,8 +79,8 @@ pub struct Desk {
     pub accounts: Vec<String>,
     /// The header that carries the correlation id where no tag does.
     pub correlation_header: String,
-    /// What tells the ids of the mail behind an event that does not tell them.
-    pub ids: EventIds,
+    /// What tells the ids of the mail behind an event that does not tell them; `None`: nothing does.
+    pub ids: Option<EventIds>,
     /// What is counted.
     pub stats: Arc<Stats>,
     /// How far the log has come: the next transaction takes those lines out of the outbox.
@@ -86,8 +90,9 @@ pub struct Desk {
 impl Desk {
     /// Events of identities carry no tags, and so no ids of ours: the mail log knows them.
     fn fill_in_ids(&self, effects: &mut [Effect]) {
+        let Some(ids) = &self.ids else { return };
         for effect in effects.iter_mut().filter(|effect| effect.line.queue_id.is_none()) {
-            if let Some((queue_id, correlation_id)) = (self.ids)(&effect.line.ses_id) {
+            if let Some((queue_id, correlation_id)) = ids(&effect.line.ses_id) {
                 effect.line.queue_id = Some(queue_id);
                 effect.line.correlation_id = effect.line.correlation_id.take().or(correlation_id);
                 self.stats.joined.fetch_add(1, Relaxed);
@@ -324,6 +329,7 @@ impl Worker {
             now: work.now,
             brake: work.rules.suppression.brake,
             written,
+            late_until: self.desk.ids.as_ref().map(|_| work.now + LATE_SECONDS),
         };
         let applied = store.apply(&batch)?;
         self.desk.progress.applied(store.file(), written);

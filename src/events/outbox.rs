@@ -2,9 +2,10 @@
 //! the database once they are written. Usually the intake's next transaction takes them out; the thread does it by
 //! itself where none comes. A crash in between repeats lines, [`MAX_AHEAD`] at most, and loses none.
 
-use super::Stats;
-use crate::lines::Line;
-use crate::store::{FileId, Reader, Store, StoreError, Waiting, identity};
+use super::stats::unix_now;
+use super::{EventIds, Stats};
+use crate::lines::{EventLine, Line};
+use crate::store::{FileId, Late, Reader, Store, StoreError, Waiting, identity};
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -30,6 +31,9 @@ const NEXT_APPLY: Duration = Duration::from_millis(5);
 
 /// In trouble it tries again after [`POLL`], then twice as long each time, up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How many lines that wait for their ids are looked at in a step, the oldest.
+const MAX_LATE: usize = 10_000;
 
 /// How often what waits is counted for metrics.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -145,11 +149,19 @@ impl Drain {
     ///
     /// # Errors
     /// Where there is no thread to be had.
-    pub fn start(store: PathBuf, open: OpenLog, progress: Arc<Progress>, stats: Arc<Stats>) -> io::Result<Self> {
+    pub fn start(
+        store: PathBuf,
+        open: OpenLog,
+        ids: Option<EventIds>,
+        progress: Arc<Progress>,
+        stats: Arc<Stats>,
+    ) -> io::Result<Self> {
         let shared = Arc::new(Shared { progress, latest: OnceLock::new(), hurry: AtomicBool::new(false) });
         let mut worker = Worker {
             path: store,
             open,
+            ids,
+            released: None,
             log: None,
             stats,
             shared: shared.clone(),
@@ -192,6 +204,9 @@ impl Shared {
 struct Worker {
     path: PathBuf,
     open: OpenLog,
+    /// What tells the ids that lines wait for, and when it was asked.
+    ids: Option<EventIds>,
+    released: Option<Instant>,
     log: Option<Box<dyn MailLog>>,
     stats: Arc<Stats>,
     shared: Arc<Shared>,
@@ -242,6 +257,7 @@ impl Worker {
     /// Writes what waits, and has what is written leave.
     fn step(&mut self) -> Result<(), Halt> {
         let mut connected = self.connect()?;
+        self.release(&connected.reader)?;
         let version = connected.reader.data_version()?;
         let outcome = if connected.version == Some(version) { Ok(()) } else { self.write_all(&connected.reader) };
         connected.version = outcome.is_ok().then_some(version);
@@ -326,19 +342,53 @@ impl Worker {
         if is_idle && marks.written > marks.forgotten { self.forget() } else { Ok(()) }
     }
 
+    /// Puts the lines into the outbox whose ids are known by now, or have been waited for long enough.
+    fn release(&mut self, reader: &Reader) -> Result<(), StoreError> {
+        if self.released.is_some_and(|at| at.elapsed() < POLL) {
+            return Ok(());
+        }
+        self.released = Some(Instant::now());
+        let now = unix_now();
+        let mut lines = reader.late(MAX_LATE)?;
+        lines.retain_mut(|line| line.until == 0 || self.complete(line) || line.until <= now);
+        if lines.is_empty() {
+            return Ok(());
+        }
+        self.write_to(reader.file(), |store| store.put_behind(&lines))
+    }
+
+    /// Fills in the ids of a line, where they are known.
+    fn complete(&self, line: &mut Late) -> bool {
+        let (Some(ids), Some((ses_id, _))) = (&self.ids, line.text.split_once(':')) else { return false };
+        let Some((queue_id, correlation_id)) = ids(ses_id) else { return false };
+        line.text = EventLine::with_ids(&line.text, &queue_id, correlation_id.as_deref());
+        self.stats.joined.fetch_add(1, Relaxed);
+        true
+    }
+
     /// Takes what is written out of the outbox.
     fn forget(&mut self) -> Result<(), StoreError> {
         let marks = *self.shared.progress.marks();
-        let mut writer = match self.writer.take().filter(|w| w.file() == marks.file) {
+        self.write_to(marks.file, |store| store.forget_written(marks.written))?;
+        let mut now = self.shared.progress.marks();
+        now.forgotten = now.forgotten.max(marks.written);
+        Ok(())
+    }
+
+    /// Changes the database that is this file.
+    fn write_to(
+        &mut self,
+        file: FileId,
+        work: impl FnOnce(&mut Store) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut writer = match self.writer.take().filter(|w| w.file() == file) {
             Some(writer) => writer,
-            None if identity(&self.path).ok() == Some(marks.file) => Store::open(&self.path)?,
+            None if identity(&self.path).ok() == Some(file) => Store::open(&self.path)?,
             // Replaced meanwhile: the next step starts with the new one.
             None => return Err(StoreError::Missing { path: self.path.clone(), detail: "it was replaced".into() }),
         };
-        writer.forget_written(marks.written)?;
+        work(&mut writer)?;
         self.writer = Some(writer);
-        let mut now = self.shared.progress.marks();
-        now.forgotten = now.forgotten.max(marks.written);
         Ok(())
     }
 

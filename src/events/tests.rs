@@ -20,6 +20,7 @@ struct Scene {
     dir: TempDir,
     stats: Arc<Stats>,
     progress: Arc<Progress>,
+    ids: Option<EventIds>,
 }
 
 /// A mail log in memory.
@@ -45,7 +46,12 @@ impl MailLog for Memory {
 
 impl Scene {
     fn new() -> Self {
-        let scene = Self { dir: tempfile::tempdir().expect("folder"), stats: Arc::default(), progress: Arc::default() };
+        let scene = Self {
+            dir: tempfile::tempdir().expect("folder"),
+            stats: Arc::default(),
+            progress: Arc::default(),
+            ids: None,
+        };
         Store::open(&scene.database()).expect("database");
         scene
     }
@@ -61,7 +67,7 @@ impl Scene {
     fn intake(&self) -> (Intake, IntakeThread) {
         let rules = Arc::new(rules());
         let desk = Desk {
-            ids: Box::new(|_| None),
+            ids: self.ids.clone(),
             store: self.database(),
             rules: Box::new(move || rules.clone()),
             accounts: vec!["123456789012".into()],
@@ -75,7 +81,8 @@ impl Scene {
     fn drain(&self, log: &Memory) -> Drain {
         let log = log.clone();
         let open = Box::new(move || Ok(Box::new(log.clone()) as Box<dyn MailLog>));
-        Drain::start(self.database(), open, self.progress.clone(), self.stats.clone()).expect("thread")
+        Drain::start(self.database(), open, self.ids.clone(), self.progress.clone(), self.stats.clone())
+            .expect("thread")
     }
 }
 
@@ -280,4 +287,45 @@ fn spooled_files_end_in_done_or_failed() {
     spool.stop();
     assert!(spool.ended_by(Instant::now() + LONG));
     thread.stop();
+}
+
+/// Postfix's line of a mail can come after the first of its events.
+#[test]
+fn a_line_waits_for_its_ids_and_holds_up_no_other() {
+    let known = Arc::new(Mutex::new(vec!["id-2"]));
+    let asked = known.clone();
+    let ids: EventIds = Arc::new(move |ses_id| {
+        asked.lock().expect("ids").contains(&ses_id).then(|| (format!("Q-{ses_id}"), Some("c".to_owned())))
+    });
+    let scene = Scene { ids: Some(ids), ..Scene::new() };
+    let log = Memory::default();
+    let drain = scene.drain(&log);
+    let (intake, thread) = scene.intake();
+    hand_over(&intake, false, &[bounce(1), bounce(2), bounce(3)]).blocking_recv().expect("fates");
+    let lines = |count: usize| {
+        until("the lines", || log.lines.lock().expect("lines").len() >= count);
+        log.lines.lock().expect("lines").clone()
+    };
+    assert!(lines(1)[0].ends_with("suppressed=yes, queue_id=Q-id-2, correlation_id=c"));
+    let entries = scene.store();
+    assert!(entries.get("u1@example.com").expect("read").is_some(), "the door does not wait");
+    known.lock().expect("ids").push("id-1");
+    // Once its ids are known a later event of the message need not wait, but does not come first.
+    let send = bounce(1).replace("\"Bounce\"", "\"Send\"").replace("\"bounce\":", "\"send\":{},\"was\":");
+    hand_over(&intake, false, &[send]).blocking_recv().expect("fates");
+    let later = lines(3)[2].clone();
+    assert!(later.starts_with("id-1: ") && later.contains("status=accepted, queue_id=Q-id-1"), "{later}");
+    let second = lines(2)[1].clone();
+    assert!(second.starts_with("id-1: ") && second.ends_with(", queue_id=Q-id-1, correlation_id=c"), "{second}");
+
+    // The third is written without in the end; a stop keeps it, and the next start has it still.
+    thread.stop();
+    assert!(thread.ended_by(Instant::now() + Duration::from_secs(10)));
+    drain.finish();
+    assert_eq!(log.lines.lock().expect("lines").len(), 3);
+    let drain = scene.drain(&log);
+    let third = lines(4)[3].clone();
+    assert!(third.starts_with("id-3: ") && !third.contains("queue_id="), "{third}");
+    drain.finish();
+    assert_eq!(scene.stats.joined.load(Relaxed), 3);
 }

@@ -1,16 +1,17 @@
 //! Follows the mail log as it grows, for events that do not tell the queue id themselves (those of identities carry no
 //! tags): Postfix's own line names SES's id, `status=sent (250 Ok <id>)`.
 //!
-//! Nothing is kept over a restart: the logs that are there are read again from their begin, which takes a second for a
-//! gigabyte and cannot be out of step with them.
+//! Nothing is kept over a restart: what was written last is read again, as much of it as holds the ids that are kept,
+//! and cannot be out of step with the logs.
 
+use super::journal::{self, JournalTail};
 use super::source::Unread;
-use super::{glob, tail::Mark, tail::Tail};
+use super::{glob, tail::Tail};
+use crate::events::files::is_gzip;
 use crate::lines::read::{Entry, LogLine};
 use memchr::memmem::Finder;
 use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File};
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -19,10 +20,17 @@ use std::time::SystemTime;
 /// of most events come within seconds.
 const MAX_IDS: usize = 100_000;
 
+/// How much of the logs is read at first, the newest: [`MAX_IDS`] messages have not half as many bytes of lines. A log of
+/// any size thus takes a second or two at the start.
+const MAX_FIRST_BYTES: u64 = 512 * 1024 * 1024;
+
+/// The same of the journal, in lines.
+const MAX_FIRST_LINES: usize = 1_000_000;
+
 /// How many logs are followed: more than any rotation keeps.
 const MAX_LOGS: usize = 100;
 
-/// After how many polls it is looked for logs that are new.
+/// After how many polls it is looked for logs that are new, and for a journal that went away.
 const POLLS_PER_LOOK: usize = 40;
 
 /// What the log tells of an SES id.
@@ -37,6 +45,9 @@ pub struct Known {
 /// SES's ids and the queue ids behind them, shared by who reads the log and who asks.
 #[derive(Clone, Debug, Default)]
 pub struct Ids(Arc<Mutex<Tables>>);
+
+/// What stands in each line that tells an id.
+const TELLING: [&str; 3] = ["status=sent (250 Ok ", ": correlation_id=", " orig_id="];
 
 #[derive(Debug, Default)]
 struct Tables {
@@ -114,66 +125,104 @@ impl Newest {
 #[derive(Debug)]
 pub struct Follower {
     patterns: Vec<String>,
+    with_journal: bool,
     ids: Ids,
     tails: Vec<Tail>,
+    journal: Option<JournalTail>,
+    /// What the last look found that cannot be read.
+    wrong: Vec<Unread>,
     polls: usize,
+    is_behind: bool,
     words: [Finder<'static>; 3],
 }
 
 impl Follower {
-    /// One for the plain files of `patterns`, as `[logs]` names them.
+    /// One for the plain files of `patterns`, as `[logs]` names them, and for the journal.
     #[must_use]
-    pub fn new(patterns: &[String], ids: Ids) -> Self {
-        let words = ["status=sent (250 Ok ", ": correlation_id=", " orig_id="].map(Finder::new);
-        Self { patterns: patterns.to_vec(), ids, tails: Vec::new(), polls: 0, words }
+    pub fn new(patterns: &[String], with_journal: bool, ids: Ids) -> Self {
+        Self {
+            patterns: patterns.to_vec(),
+            with_journal,
+            ids,
+            tails: Vec::new(),
+            journal: None,
+            wrong: Vec::new(),
+            polls: 0,
+            is_behind: true,
+            words: TELLING.map(Finder::new),
+        }
     }
 
     /// Reads what is new; the logs that cannot be read, and why. Without any, nothing is followed.
     pub fn poll(&mut self) -> Vec<Unread> {
-        let mut unread = Vec::new();
         if self.polls.is_multiple_of(POLLS_PER_LOOK) {
-            self.look(&mut unread);
+            self.look();
         }
         self.polls = self.polls.wrapping_add(1);
         let (ids, words) = (&self.ids, &self.words);
+        let note = |line: &[u8]| {
+            if words.iter().any(|word| word.find(line).is_some()) {
+                ids.note(line);
+            }
+        };
+        let mut unread = Vec::new();
         for tail in &mut self.tails {
-            let read = tail.read(|_, line| {
-                if words.iter().any(|word| word.find(line).is_some()) {
-                    ids.note(line);
-                }
-            });
-            if let Err(error) = read {
+            if let Err(error) = tail.read(|_, line| note(line)) {
                 unread.push(Unread { name: tail.path().display().to_string(), error });
             }
         }
+        let read = self.journal.as_mut().map_or(Ok(true), |journal| journal.read(note));
+        self.is_behind = matches!(read, Ok(false));
+        if let Err(error) = read {
+            self.journal = None;
+            self.wrong.push(Unread { name: journal::NAME.to_owned(), error });
+        }
+        unread.extend(self.wrong.iter().map(Unread::again));
         unread
     }
 
     /// How many logs are followed.
     #[must_use]
     pub fn logs(&self) -> usize {
-        self.tails.len()
+        self.tails.len() + usize::from(self.journal.is_some())
+    }
+
+    /// Whether there is more to read already: at the start.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.is_behind
     }
 
     /// Follows logs that are new, the oldest first, and no longer those that are gone.
-    fn look(&mut self, unread: &mut Vec<Unread>) {
+    fn look(&mut self) {
+        self.wrong.clear();
+        if self.with_journal && self.journal.is_none() {
+            match JournalTail::with_newest(MAX_FIRST_LINES) {
+                Ok(journal) => self.journal = Some(journal),
+                Err(error) => self.wrong.push(Unread { name: journal::NAME.to_owned(), error }),
+            }
+        }
         let mut files: Vec<(SystemTime, PathBuf)> = Vec::new();
         for pattern in &self.patterns {
             match glob::files(pattern) {
                 Ok(found) => files.extend(found.into_iter().map(|file| (changed(&file), file))),
-                Err((folder, error)) => unread.push(Unread { name: folder.display().to_string(), error }),
+                Err((folder, error)) => self.wrong.push(Unread { name: folder.display().to_string(), error }),
             }
         }
-        files.retain(|(_, file)| !is_packed(file).unwrap_or_default());
+        files.retain(|(_, file)| !is_packed(file));
         files.sort();
+        files.dedup();
         // Of too many, those that no longer grow are left out.
         let files = files.split_off(files.len().saturating_sub(MAX_LOGS));
         self.tails.retain(|tail| files.iter().any(|(_, file)| file == tail.path()));
-        for (_, file) in files {
-            if !self.tails.iter().any(|tail| tail.path() == file) {
-                self.tails.push(Tail::from_mark(&file, Mark::default()));
-            }
+        let mut left = MAX_FIRST_BYTES;
+        let mut new = Vec::new();
+        for (_, file) in files.iter().rev().filter(|(_, file)| !self.tails.iter().any(|tail| tail.path() == *file)) {
+            let len = fs::metadata(file).map_or(0, |about| about.len());
+            new.push(Tail::from_offset(file, len.saturating_sub(left)));
+            left = left.saturating_sub(len);
         }
+        self.tails.extend(new.into_iter().rev());
     }
 }
 
@@ -181,10 +230,8 @@ fn changed(file: &Path) -> SystemTime {
     fs::metadata(file).and_then(|about| about.modified()).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
-fn is_packed(file: &Path) -> io::Result<bool> {
-    let mut magic = Vec::new();
-    File::open(file)?.take(2).read_to_end(&mut magic)?;
-    Ok(magic == [0x1f, 0x8b])
+fn is_packed(file: &Path) -> bool {
+    File::open(file).and_then(|file| is_gzip(&file)).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -212,7 +259,7 @@ mod tests {
         );
         append("Nov 23 05:28:57 r postfix/pickup[1]: AAAAA3: uid=0 from=<s@x> orig_id=AAAAA2\n");
         let ids = Ids::default();
-        let mut follower = Follower::new(&[format!("{}*", path.display())], ids.clone());
+        let mut follower = Follower::new(&[format!("{}*", path.display())], false, ids.clone());
         assert!(follower.poll().is_empty());
         let known = |n: usize| ids.lookup(&format!("0102-{n}")).map(|k| (k.queue_id, k.correlation_id));
         assert_eq!((known(1), known(2)), (Some(("AAAAA1".to_owned(), None)), None));
@@ -237,7 +284,7 @@ mod tests {
         }
         fs::write(dir.path().join("mail.log"), sent(7)).expect("write");
         let ids = Ids::default();
-        let mut follower = Follower::new(&[format!("{}/mail.log*", dir.path().display())], ids.clone());
+        let mut follower = Follower::new(&[format!("{}/mail.log*", dir.path().display())], false, ids.clone());
         assert!(follower.poll().is_empty());
         assert_eq!(follower.logs(), MAX_LOGS);
         assert!(ids.lookup("0102-7").is_some());

@@ -11,14 +11,33 @@ use std::collections::HashMap;
 pub fn join(found: &[&Found]) -> Vec<Journey> {
     let mut desk = Desk::default();
     let lines: Vec<Line<'_>> = found.iter().filter_map(|found| Line::of(found)).collect();
-    for line in lines.iter().filter(|line| !matches!(line.entry, Entry::Event(_))) {
-        desk.take(line);
-    }
-    // Events last: the line that tells SES's id may come after the first of its events.
-    for line in lines.iter().filter(|line| matches!(line.entry, Entry::Event(_))) {
-        desk.take_event(line);
+    // Events last: the line that tells SES's id may come after the first of its events. Ours before them, for they too
+    // stand in a log of their own.
+    for part in [Part::Postfix, Part::Ours, Part::Events] {
+        lines.iter().filter(|line| Part::of(&line.entry) == part).for_each(|line| desk.take(line, part));
     }
     desk.journeys()
+}
+
+/// In which order lines are joined.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// Postfix's, and what was refused before there was a queue id: Postfix's line of that and ours come side by side.
+    Postfix,
+    /// Ours that name a queue id.
+    Ours,
+    Events,
+}
+
+impl Part {
+    fn of(entry: &Entry<'_>) -> Self {
+        match entry {
+            Entry::Event(_) => Self::Events,
+            Entry::Stamped(_) => Self::Ours,
+            Entry::Decided(decided) if !decided.queue_id.is_empty() => Self::Ours,
+            _ => Self::Postfix,
+        }
+    }
 }
 
 /// How long after `removed` a line still is of the same message: logs of seconds and of microseconds meet.
@@ -50,9 +69,14 @@ struct Desk<'f> {
 }
 
 impl<'f> Desk<'f> {
-    fn take(&mut self, line: &'f Line<'f>) {
+    fn take(&mut self, line: &'f Line<'f>, part: Part) {
         let id = line.entry.queue_id();
-        let at = if id.is_empty() { self.refusal(line) } else { self.stay(line, id) };
+        let at = match part {
+            Part::Postfix if id.is_empty() => self.refusal(line),
+            Part::Postfix => self.stay(line, id),
+            Part::Ours => self.stay_of_ours(line, id),
+            Part::Events => self.stay_of_event(line),
+        };
         let stay = &mut self.stays[at];
         stay.direct |= line.direct;
         stay.lines.push(line);
@@ -67,7 +91,7 @@ impl<'f> Desk<'f> {
         }
         let other = line.entry.other_queue_id();
         if !other.is_empty()
-            && let Some(other) = self.nearest(other, line.at, at)
+            && let Some(other) = self.nearest_under(other, line.at, at)
         {
             self.unite(at, other);
         }
@@ -79,6 +103,19 @@ impl<'f> Desk<'f> {
         if let Some(last) = last.filter(|last| !self.begins_anew(*last, line)) {
             return last;
         }
+        self.begin_under(line, id)
+    }
+
+    /// The stay that a line of ours is of. Where Postfix writes its log itself, it names the host by `myhostname`, and
+    /// not as we do.
+    fn stay_of_ours(&mut self, line: &'f Line<'f>, id: &'f [u8]) -> usize {
+        let same_host = self.by_queue_id.get(&(line.host, id));
+        let stays = same_host.or_else(|| self.by_queue_id_alone.get(id));
+        let known = stays.and_then(|stays| self.nearest(stays, line.at, usize::MAX));
+        known.unwrap_or_else(|| self.begin_under(line, id))
+    }
+
+    fn begin_under(&mut self, line: &'f Line<'f>, id: &'f [u8]) -> usize {
         let at = self.begin(line);
         self.by_queue_id.entry((line.host, id)).or_default().push(at);
         self.by_queue_id_alone.entry(id).or_default().push(at);
@@ -129,20 +166,20 @@ impl<'f> Desk<'f> {
         }
     }
 
-    fn take_event(&mut self, line: &'f Line<'f>) {
-        let Entry::Event(event) = line.entry else { return };
+    fn stay_of_event(&mut self, line: &'f Line<'f>) -> usize {
+        let Entry::Event(event) = line.entry else { return self.begin(line) };
         let known = self.by_ses_id.get(event.ses_id).copied();
-        let known = known.or_else(|| self.nearest(event.queue_id, line.at, usize::MAX));
+        let known = known.or_else(|| self.nearest_under(event.queue_id, line.at, usize::MAX));
         let known = known.or_else(|| self.by_correlation_id.get(event.correlation_id)?.last().map(|(at, _)| *at));
-        let at = known.unwrap_or_else(|| self.begin(line));
-        self.by_ses_id.entry(event.ses_id).or_insert(at);
-        self.stays[at].direct |= line.direct;
-        self.stays[at].lines.push(line);
+        known.unwrap_or_else(|| self.begin(line))
     }
 
-    /// The last stay under a queue id that began before `at`, or the first that did later; another than `not`.
-    fn nearest(&self, queue_id: &[u8], at: Timestamp, not: usize) -> Option<usize> {
-        let stays = self.by_queue_id_alone.get(queue_id)?;
+    fn nearest_under(&self, queue_id: &[u8], at: Timestamp, not: usize) -> Option<usize> {
+        self.nearest(self.by_queue_id_alone.get(queue_id)?, at, not)
+    }
+
+    /// The last of the stays that began before `at`, or the first that did later; another than `not`.
+    fn nearest(&self, stays: &[usize], at: Timestamp, not: usize) -> Option<usize> {
         let others = || stays.iter().copied().filter(|stay| *stay != not);
         others().rfind(|stay| self.stays[*stay].begun <= at).or_else(|| others().next())
     }

@@ -2,8 +2,9 @@
 //! what they say in their order. `gatepost trace` prints it.
 
 pub mod follow;
-mod glob;
+pub mod glob;
 mod join;
+mod journal;
 mod query;
 mod scan;
 mod search;
@@ -14,6 +15,7 @@ mod tell;
 mod tests;
 
 pub use join::join;
+pub use journal::JournalTail;
 pub use query::Query;
 pub use search::{Found, MAX_KEPT_BYTES, Search};
 pub use source::{Logs, Unread};

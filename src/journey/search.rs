@@ -4,15 +4,20 @@
 use super::query::{Hit as About, Needle, Query};
 use super::scan::{Hit, scan};
 use super::source::{Logs, Unread};
-use crate::lines::read::{Entry, LogLine, is_queue_id};
+use crate::lines::read::{Entry, LogLine, Stamped, is_queue_id};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use memchr::memmem;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// How many bytes of lines are kept: some 100,000 lines. What names more of them has to be narrowed.
 pub const MAX_KEPT_BYTES: usize = 24 * 1024 * 1024;
+
+/// Of that, what the first pass may keep: the lines that name what is looked for. The rest is for the lines of their
+/// messages, so that what is told is told whole.
+const MAX_NAMING_BYTES: usize = MAX_KEPT_BYTES / 6;
 
 /// How many passes are made. Each finds what a content filter, a requeue or a filter's filter made of a message;
 /// more of them than this in a row is a loop.
@@ -38,6 +43,10 @@ pub struct Search {
     zone: TimeZone,
     /// Queue ids and SES's ids; whether all of the message is of interest, or only the recipient.
     ids: HashMap<Box<[u8]>, bool>,
+    stamps: HashMap<Known, Stamp>,
+    /// Queue ids of messages that came from this host, or went where nobody says under which id: to and from a content
+    /// filter, it may be.
+    loose: HashSet<Box<[u8]>>,
     /// By log and place.
     found: BTreeMap<(usize, u64), Found>,
     kept: usize,
@@ -58,7 +67,16 @@ impl Search {
     /// A search; `zone` is that of times that name none.
     #[must_use]
     pub fn new(query: Query, zone: TimeZone) -> Self {
-        Self { query, zone, ids: HashMap::new(), found: BTreeMap::new(), kept: 0, cut: false }
+        Self {
+            query,
+            zone,
+            ids: HashMap::new(),
+            stamps: HashMap::new(),
+            loose: HashSet::new(),
+            found: BTreeMap::new(),
+            kept: 0,
+            cut: false,
+        }
     }
 
     /// Goes over the logs until nothing new is found; what could not be read.
@@ -67,16 +85,23 @@ impl Search {
         let mut needle = Some(self.query.needle());
         for _ in 0..MAX_PASSES {
             let Some(wanted) = needle.take() else { break };
-            let known: HashSet<Box<[u8]>> = self.ids.keys().cloned().collect();
+            let known = self.names();
             for wrong in self.pass(logs, &wanted) {
                 if !unread.iter().any(|other| other.name == wrong.name) {
                     unread.push(wrong);
                 }
             }
-            let new: Vec<&[u8]> = self.ids.keys().map(|id| &**id).filter(|id| !known.contains(*id)).collect();
+            let names = self.names();
+            let new: Vec<&[u8]> = names.difference(&known).map(|name| &**name).collect();
             needle = Needle::many(&new);
         }
         unread
+    }
+
+    /// All that lines are looked for by.
+    fn names(&self) -> HashSet<Box<[u8]>> {
+        let loose = self.stamps.iter().filter(|(_, stamp)| self.loose.contains(&stamp.queue_id));
+        self.ids.keys().map(|id| &**id).chain(loose.filter_map(|(known, _)| known.name())).map(Into::into).collect()
     }
 
     /// Takes a line that was written since; what it is, where it belongs to what is looked for.
@@ -84,11 +109,18 @@ impl Search {
         self.judge(line.into(), latest)
     }
 
-    /// The lines, by time.
+    /// The lines, by time. What stands in two logs, in a file and in the journal, is one line.
     #[must_use]
     pub fn found(&self) -> Vec<&Found> {
-        let mut found: Vec<&Found> = self.found.values().collect();
-        found.sort_by_key(|found| found.at);
+        let mut first = HashMap::new();
+        let mut found = Vec::with_capacity(self.found.len());
+        for ((log, _), line) in &self.found {
+            let text = LogLine::parse(&line.line).map(|line| line.text);
+            if *first.entry((line.at.as_second(), text)).or_insert(*log) == *log {
+                found.push(line);
+            }
+        }
+        found.sort_by_key(|line: &&Found| line.at);
         found
     }
 
@@ -106,7 +138,8 @@ impl Search {
 
     /// One pass: all lines with the needle, then, in their order, those of them that belong.
     fn pass(&mut self, logs: &Logs, needle: &Needle) -> Vec<Unread> {
-        let room = MAX_KEPT_BYTES.saturating_sub(self.kept);
+        let most = if self.ids.is_empty() { MAX_NAMING_BYTES } else { MAX_KEPT_BYTES };
+        let room = most.saturating_sub(self.kept);
         let bytes = AtomicUsize::new(0);
         let hits = Mutex::new(Vec::new());
         let sink = |hit: Hit| {
@@ -141,7 +174,20 @@ impl Search {
         for id in leads(&entry) {
             *self.ids.entry(id.into()).or_default() |= whole;
         }
+        if let Entry::Stamped(stamped) = &entry {
+            let new = || Stamp { queue_id: stamped.queue_id.into(), whole };
+            self.stamps.entry(Known::by(stamped)).or_insert_with(new).whole |= whole;
+        }
+        if is_loose(&entry) {
+            self.loose.insert(entry.queue_id().into());
+        }
         Some(Found { at, direct: direct.is_some(), line: raw })
+    }
+
+    /// Whether all of a message is of interest that was stamped before as this one is.
+    fn known_as(&self, entry: &Entry<'_>) -> Option<&bool> {
+        let Entry::Stamped(stamped) = entry else { return None };
+        self.stamps.get(&Known::by(stamped)).map(|stamp| &stamp.whole)
     }
 
     /// Whether a line belongs to a message that is looked for, and if so, whether all of that is of interest.
@@ -149,6 +195,7 @@ impl Search {
         let by_id = [entry.queue_id(), entry.ses_id(), entry.other_queue_id()]
             .into_iter()
             .filter_map(|id| self.ids.get(id))
+            .chain(self.known_as(entry))
             .fold(None, |known: Option<bool>, whole| Some(known.unwrap_or_default() || *whole));
         match direct {
             Some(About::Whole) => Some(true),
@@ -156,6 +203,49 @@ impl Search {
             // Of a message that is of interest for one recipient, what became of the others is not.
             None => by_id.filter(|whole| *whole || entry.to().iter().all(|to| to.is_empty())),
         }
+    }
+}
+
+/// What a message is known by behind a content filter. A correlation id that a client sets may stand on many messages.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Known {
+    correlation_id: Box<[u8]>,
+    message_id: Box<[u8]>,
+}
+
+/// A message that was stamped.
+#[derive(Debug)]
+struct Stamp {
+    queue_id: Box<[u8]>,
+    /// Whether all of the message is of interest.
+    whole: bool,
+}
+
+/// The shortest correlation id that is looked for where there is no Message-ID: those that we issue have 36 bytes.
+const MIN_CORRELATION_BYTES: usize = 16;
+
+impl Known {
+    fn by(stamped: &Stamped<'_>) -> Self {
+        Self { correlation_id: stamped.correlation_id.into(), message_id: stamped.message_id.into() }
+    }
+
+    /// What is looked for.
+    fn name(&self) -> Option<&[u8]> {
+        let message_id = Some(&*self.message_id).filter(|id| id.len() >= MIN_ID_BYTES);
+        message_id.or(Some(&*self.correlation_id).filter(|id| id.len() >= MIN_CORRELATION_BYTES))
+    }
+}
+
+/// Whether a line leaves open where its message came from, or under which id it went on.
+fn is_loose(entry: &Entry<'_>) -> bool {
+    let is_here =
+        |client: &[u8]| [&b"[127.0.0.1]"[..], b"[::1]"].iter().any(|here| memmem::find(client, here).is_some());
+    match entry {
+        Entry::Arrived(arrival) => arrival.before.is_empty() && is_here(arrival.client),
+        Entry::Attempt(attempt) => {
+            attempt.status == b"sent" && attempt.ses_id().is_none() && attempt.queued_as().is_none()
+        }
+        _ => false,
     }
 }
 

@@ -2,18 +2,21 @@
 //! a nameless file, since lines are looked for more than once.
 
 use super::glob;
+use super::journal::{self, JournalTail, Journalctl};
+use crate::events::files::{is_gzip, unpacked};
 use flate2::read::MultiGzDecoder;
 use jiff::Timestamp;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 /// The logs of a search.
 #[derive(Debug, Default)]
 pub struct Logs {
     pub(super) all: Vec<Log>,
+    /// Where the journal is among them: the place of its last line, where it has any.
+    journal: Option<Option<String>>,
 }
 
 /// A log that could not be read, and why.
@@ -23,6 +26,14 @@ pub struct Unread {
     pub name: String,
     /// Why.
     pub error: io::Error,
+}
+
+impl Unread {
+    /// The same once more.
+    pub(super) fn again(&self) -> Self {
+        let error = io::Error::new(self.error.kind(), self.error.to_string());
+        Self { name: self.name.clone(), error }
+    }
 }
 
 /// One log.
@@ -74,9 +85,7 @@ impl Logs {
         if !about.is_file() {
             return self.add_stream(&name, file);
         }
-        let mut magic = [0; 2];
-        let packed = file.read_at(&mut magic, 0)? == 2 && magic == [0x1f, 0x8b];
-        let kind = if packed { Kind::Packed(path.to_owned()) } else { Kind::Plain(path.to_owned()) };
+        let kind = if is_gzip(&file)? { Kind::Packed(path.to_owned()) } else { Kind::Plain(path.to_owned()) };
         let latest = about.modified().ok().and_then(|at| Timestamp::try_from(at).ok()).unwrap_or_else(Timestamp::now);
         self.all.push(Log { name, latest, len: about.len(), kind });
         Ok(())
@@ -86,16 +95,9 @@ impl Logs {
     ///
     /// # Errors
     /// Where it cannot be read, or not kept.
-    pub fn add_stream(&mut self, name: &str, mut stream: impl Read) -> io::Result<()> {
-        let mut magic = Vec::new();
-        stream.by_ref().take(2).read_to_end(&mut magic)?;
-        let whole = magic.as_slice().chain(stream);
+    pub fn add_stream(&mut self, name: &str, stream: impl Read) -> io::Result<()> {
         let mut kept = nameless()?;
-        if magic == [0x1f, 0x8b] {
-            io::copy(&mut MultiGzDecoder::new(whole), &mut kept)?;
-        } else {
-            io::copy(&mut { whole }, &mut kept)?;
-        }
+        io::copy(&mut unpacked(stream)?, &mut kept)?;
         let len = kept.stream_position()?;
         self.all.push(Log { name: name.to_owned(), latest: Timestamp::now(), len, kind: Kind::Kept(kept) });
         Ok(())
@@ -106,20 +108,17 @@ impl Logs {
     /// # Errors
     /// Where it cannot be run, or fails.
     pub fn add_journal(&mut self) -> io::Result<()> {
-        let mut child = Command::new("journalctl")
-            .args(["--quiet", "--no-pager", "--all", "--output=short-iso-precise", "SYSLOG_FACILITY=2"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        let read = child.stdout.take().map_or(Ok(()), |out| self.add_stream("journal", out));
-        let out = child.wait_with_output()?;
-        read?;
-        if out.status.success() {
-            return Ok(());
-        }
-        let said = String::from_utf8_lossy(&out.stderr);
-        Err(io::Error::other(format!("journalctl: {}", said.lines().next().unwrap_or("failed"))))
+        let mut journalctl = Journalctl::start(&["--show-cursor"])?;
+        self.add_stream(journal::NAME, journalctl.out())?;
+        let Some(Log { kind: Kind::Kept(file), len, .. }) = self.all.last() else { return journalctl.end() };
+        self.journal = Some(last_cursor(file, *len)?);
+        journalctl.end()
+    }
+
+    /// What comes into the journal from now on, where it is among the logs.
+    #[must_use]
+    pub fn follow_journal(&self) -> Option<io::Result<JournalTail>> {
+        self.journal.as_ref().map(|cursor| JournalTail::behind(cursor.as_deref()))
     }
 
     /// Whether there is nothing to read.
@@ -180,6 +179,19 @@ impl Read for At<'_> {
         self.offset += n as u64;
         Ok(n)
     }
+}
+
+/// What `journalctl --show-cursor` prints behind the last line.
+const CURSOR: &[u8] = b"-- cursor: ";
+
+/// Longer than that line: a cursor has some 130 bytes.
+const MAX_CURSOR_BYTES: u64 = 1024;
+
+fn last_cursor(file: &File, len: u64) -> io::Result<Option<String>> {
+    let mut end = Vec::new();
+    At { file, offset: len.saturating_sub(MAX_CURSOR_BYTES) }.read_to_end(&mut end)?;
+    let cursor = memchr::memmem::rfind(&end, CURSOR).map(|at| &end[at + CURSOR.len()..]);
+    Ok(cursor.map(|cursor| String::from_utf8_lossy(cursor.trim_ascii()).into_owned()))
 }
 
 /// A file that is gone when the process is, and that nobody else sees: it holds addresses.

@@ -1,4 +1,4 @@
-//! Reads what is appended to a log, across rotation (by renaming or by copying and truncating) and restart.
+//! Reads what is appended to a log, across rotation, by renaming or by copying and truncating.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -11,17 +11,6 @@ const MAX_LINE_BYTES: usize = 64 * 1024;
 /// How much is read at once.
 const WINDOW_BYTES: usize = 256 * 1024;
 
-/// Where reading stands: enough to go on after a restart.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Mark {
-    /// The device of the file.
-    pub dev: u64,
-    /// The inode of the file.
-    pub ino: u64,
-    /// Behind the last line that was read.
-    pub offset: u64,
-}
-
 /// A log that grows.
 #[derive(Debug)]
 pub struct Tail {
@@ -32,31 +21,27 @@ pub struct Tail {
     window: Vec<u8>,
 }
 
-impl Tail {
-    /// From a mark on, where the file is still the one it was set in (or it was only renamed since); else from the
-    /// file's begin.
-    #[must_use]
-    pub fn from_mark(path: &Path, mark: Mark) -> Self {
-        Self { path: path.to_owned(), file: None, mark, window: Vec::new() }
-    }
+/// Where reading stands.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mark {
+    dev: u64,
+    ino: u64,
+    /// Behind the last line that was read.
+    offset: u64,
+}
 
+impl Tail {
     /// From `offset` of the file that is there now.
     #[must_use]
     pub fn from_offset(path: &Path, offset: u64) -> Self {
         let mark = fs::metadata(path).map(|about| Mark { dev: about.dev(), ino: about.ino(), offset });
-        Self::from_mark(path, mark.unwrap_or_default())
+        Self { path: path.to_owned(), file: None, mark: mark.unwrap_or_default(), window: Vec::new() }
     }
 
     /// The log's path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// Where reading stands.
-    #[must_use]
-    pub fn mark(&self) -> Mark {
-        self.mark
     }
 
     /// Hands every new whole line to `on_line`, with where it begins.
@@ -107,19 +92,26 @@ impl Tail {
             if file.by_ref().take(room).read_to_end(&mut self.window)? == 0 {
                 return Ok(());
             }
-            let mut used = 0;
-            for end in memchr::memchr_iter(b'\n', &self.window) {
-                on_line(self.mark.offset + used as u64, &self.window[used..end]);
-                used = end + 1;
-            }
-            if used == 0 && self.window.len() >= MAX_LINE_BYTES {
-                used = self.window.len();
-                on_line(self.mark.offset, &self.window);
-            }
-            self.window.drain(..used);
+            let offset = self.mark.offset;
+            let used = take_lines(&mut self.window, |at, line| on_line(offset + at as u64, line));
             self.mark.offset += used as u64;
         }
     }
+}
+
+/// Takes the whole lines out of a window, each handed on with where it begins; how many bytes they were.
+pub(super) fn take_lines(window: &mut Vec<u8>, mut on_line: impl FnMut(usize, &[u8])) -> usize {
+    let mut used = 0;
+    for end in memchr::memchr_iter(b'\n', window) {
+        on_line(used, &window[used..end]);
+        used = end + 1;
+    }
+    if used == 0 && window.len() >= MAX_LINE_BYTES {
+        used = window.len();
+        on_line(0, window);
+    }
+    window.drain(..used);
+    used
 }
 
 #[cfg(test)]
@@ -139,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_what_is_appended_over_rotation_truncation_and_restart() {
+    fn reads_what_is_appended_over_rotation_and_truncation() {
         let dir = tempfile::tempdir().expect("folder");
         let path = dir.path().join("mail.log");
         append(&path, "one\ntwo\nthr");
@@ -154,9 +146,7 @@ mod tests {
         assert_eq!(lines(&mut tail), ["four"]);
         fs::write(&path, "x\n").expect("truncate");
         assert_eq!(lines(&mut tail), ["x"]);
-        let mark = tail.mark();
         append(&path, "y\nz");
-        assert_eq!(lines(&mut Tail::from_mark(&path, mark)), ["y"]);
-        assert_eq!(lines(&mut Tail::from_mark(&path, Mark::default())), ["x", "y"]);
+        assert_eq!(lines(&mut tail), ["y"]);
     }
 }

@@ -131,7 +131,8 @@ impl Teller {
                 self.journey.nrcpt = self.journey.nrcpt.or_else(|| number(nrcpt));
                 // Every retry says it again; the attempts tell of those.
                 if self.queued.insert(text(queue_id)) {
-                    let words = format!("{} bytes, {} recipients", text(size), text(nrcpt));
+                    let plural = if nrcpt == b"1" { "" } else { "s" };
+                    let words = format!("{} bytes, {} recipient{plural}", text(size), text(nrcpt));
                     self.add(station(line, "queued", "postfix", words));
                 }
             }

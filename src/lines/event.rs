@@ -125,6 +125,32 @@ impl EventLine {
     }
 }
 
+/// The texts that may end the line.
+const TEXTS: [&str; 4] = [", response=(", ", reason=(", ", agent=(", ", link=("];
+
+impl EventLine {
+    /// A line that names no queue id, with the ids that were learned since. One that it names itself stays.
+    #[must_use]
+    pub fn with_ids(line: &str, queue_id: &str, correlation_id: Option<&str>) -> String {
+        // No address holds what stands behind it, and no word of the line a blank.
+        let words = line.find(">, relay=amazonses.com").unwrap_or(0);
+        let text = TEXTS.iter().filter_map(|text| line[words..].find(text)).min().map_or(line.len(), |at| words + at);
+        let own = line[words..text].find(", correlation_id=").map(|at| words + at);
+        let mut out = line[..own.unwrap_or(text)].to_owned();
+        let learned = correlation_id.filter(|_| own.is_none());
+        for (name, value) in [("queue_id", Some(queue_id)), ("correlation_id", learned)] {
+            if let Some(value) = value {
+                let _ = write!(out, ", {name}={}", word(value, MAX_TAG_BYTES));
+            }
+        }
+        out.push_str(&line[own.unwrap_or(text)..text]);
+        if let Some((name, value)) = line[text..].strip_prefix(", ").and_then(|text| text.split_once("=(")) {
+            push_text(&mut out, name, value.strip_suffix(')').unwrap_or(value));
+        }
+        out
+    }
+}
+
 impl Status {
     /// The word in the line.
     #[must_use]
@@ -186,8 +212,9 @@ pub(super) fn word(raw: &str, max_bytes: usize) -> String {
 fn push_text(line: &mut String, name: &str, raw: &str) {
     let room = MAX_LINE_BYTES.saturating_sub(line.len() + name.len() + ", =()".len());
     let text = Printable::new(raw.trim().as_bytes(), room);
-    if !text.as_str().is_empty() {
-        let _ = write!(line, ", {name}=({})", uncounted(text.as_str().replace(')', "]")));
+    let text = text.as_str().trim();
+    if !text.is_empty() {
+        let _ = write!(line, ", {name}=({})", uncounted(text.replace(')', "]")));
     }
 }
 
@@ -362,8 +389,16 @@ mod tests {
                 correlation_id: Some(long(correlation_id)),
                 text: Some(("agent", long(text.clone()))),
             };
+            let bare = EventLine { queue_id: None, correlation_id: None, ..fields.clone() }.to_line().text;
+            let (queue, correlation) = (fields.queue_id.clone(), fields.correlation_id.clone());
+            let late = EventLine::with_ids(&bare, &queue.unwrap_or_default(), correlation.as_deref());
             let line = fields.to_line().text;
             prop_assert!(line.len() <= MAX_LINE_BYTES, "{} bytes", line.len());
+            prop_assert!(late.len() <= MAX_LINE_BYTES, "{late}\n{line}");
+            if repeat == 1 {
+                let empty = |id: &Option<String>| id.as_deref().is_none_or(|id| id.is_empty());
+                prop_assert!(late == line || empty(&fields.queue_id) || empty(&fields.correlation_id), "{late}\n{line}");
+            }
             prop_assert!(!line.chars().any(crate::mail::is_control), "{line:?}");
             let (id, rest) = line.split_once(": to=<").expect("an id");
             prop_assert!(!id.is_empty() && !id.contains([':', ' ']) && !NO_IDS.contains(&id), "{id:?}");

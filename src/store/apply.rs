@@ -6,7 +6,7 @@ use super::brake::{self, Meta};
 use super::soft::{self, Needed, Report};
 use super::write::{Fault, insert, take_out, update};
 use super::{Applied, Batch, Cause, Effect, Entry, Filter, Origin, Reader, Reason, SeenKey, Store, StoreError};
-use super::{outbox, quarantine, seen};
+use super::{late, outbox, quarantine, seen};
 use crate::lines::{EventLine, Suppressed};
 use crate::rules::MailboxFull;
 use rusqlite::Connection;
@@ -188,8 +188,13 @@ impl<'a> Work<'a> {
     }
 
     fn write_line(&mut self, line: &EventLine) -> Result<(), Fault> {
-        self.meta.last_line += 1;
         self.applied.lines += 1;
+        if let Some(until) = self.batch.late_until
+            && late::put(self.tx, self.batch.now, until, line)?
+        {
+            return Ok(());
+        }
+        self.meta.last_line += 1;
         outbox::put(self.tx, self.meta.last_line, self.batch.now, &line.to_line())
     }
 

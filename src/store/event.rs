@@ -64,6 +64,8 @@ pub struct Batch<'a> {
     pub brake: Option<Rate>,
     /// Lines of the outbox up to this one are in the log and leave it.
     pub written: Option<i64>,
+    /// Until when, in Unix seconds, lines without a queue id wait for it; `None`: they do not.
+    pub late_until: Option<i64>,
 }
 
 /// What a batch did.

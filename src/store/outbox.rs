@@ -79,13 +79,20 @@ pub(super) fn put(tx: &Connection, id: i64, now: i64, line: &Line) -> Result<(),
     Ok(())
 }
 
+/// Puts a line of `late` in, as number `id` and with another text.
+pub(super) fn take_late(tx: &Connection, late: i64, id: i64, text: &str) -> Result<(), Fault> {
+    let sql = "INSERT INTO outbox (id, at, priority, text) SELECT ?2, at, priority, ?3 FROM late WHERE id = ?1";
+    tx.prepare_cached(sql)?.execute(params![late, id, text])?;
+    Ok(())
+}
+
 pub(super) fn forget(tx: &Connection, id: i64) -> Result<(), Fault> {
     tx.prepare_cached("DELETE FROM outbox WHERE id <= ?1")?.execute([id])?;
     Ok(())
 }
 
 /// As syslog numbers severities.
-fn code(priority: Priority) -> i64 {
+pub(super) fn code(priority: Priority) -> i64 {
     match priority {
         Priority::Warning => 4,
         Priority::Info => 6,

@@ -238,10 +238,19 @@ impl Reader {
     /// Whether the database has what events need. One that an older gatepost wrote has not, until something
     /// writes to it; for a reader there is nothing of it then.
     pub(super) fn has_events(&self) -> Result<bool, StoreError> {
+        self.is_since(schema::EVENTS_SINCE)
+    }
+
+    /// Whether it has lines that wait for their ids.
+    pub(super) fn has_late(&self) -> Result<bool, StoreError> {
+        self.is_since(schema::LATE_SINCE)
+    }
+
+    fn is_since(&self, first: i64) -> Result<bool, StoreError> {
         self.db
             .prepare_cached("PRAGMA user_version")
             .and_then(|mut s| s.query_row([], |row| row.get::<_, i64>(0)))
-            .map(|version| version >= schema::EVENTS_SINCE)
+            .map(|version| version >= first)
             .map_err(|e| self.error(&e))
     }
 

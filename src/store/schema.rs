@@ -21,7 +21,7 @@ const APPLICATION_ID: i64 = 0x6761_7465;
 /// `entry` rows are narrow, and what the index reads stands first, so that loading it does not
 /// depend on how long the evidence is. `change` starts with a row that no other database has. `seen` and
 /// `soft` are numbered in the order of their time, so that the oldest are found without a search. The ids of
-/// `outbox` are given by a counter in `meta`, those of `quarantine` by SQLite: neither ever comes twice.
+/// `outbox` are given by a counter in `meta`, those of `quarantine` and `late` by SQLite: none ever comes twice.
 /// `held` has the columns of `entry` and its evidence, so that the same queries read both.
 const MIGRATIONS: &[&str] = &[
     "
@@ -107,11 +107,25 @@ const MIGRATIONS: &[&str] = &[
         value INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
 ",
+    "
+    CREATE TABLE late (
+        id       INTEGER PRIMARY KEY AUTOINCREMENT,
+        message  TEXT NOT NULL,
+        until    INTEGER NOT NULL,
+        at       INTEGER NOT NULL,
+        priority INTEGER NOT NULL,
+        text     TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX late_message ON late (message);
+",
 ];
 
 /// The version that brought what events need: the window of what was seen, the outbox, the quarantine, the
 /// brake.
 pub(super) const EVENTS_SINCE: i64 = 2;
+
+/// The version that brought the lines that wait for their ids.
+pub(super) const LATE_SINCE: i64 = 3;
 
 /// Statements that a connection keeps prepared: all that a batch of events uses, and those of the commands.
 const KEPT_STATEMENTS: usize = 64;

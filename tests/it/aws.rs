@@ -179,11 +179,14 @@ pub struct Ses {
 impl Ses {
     /// One that publishes to the topic of the stack.
     pub fn publishing_to(aws: &Aws) -> Self {
+        Self::publishing_with(aws, &[])
+    }
+
+    /// The same, with further options.
+    pub fn publishing_with(aws: &Aws, options: &[&str]) -> Self {
         let mut command = Command::new(python());
-        command
-            .arg(shipped("demo/ses-stand-in"))
-            .envs(aws.environment())
-            .args(["--topic-arn", &aws.output("TopicArn")]);
+        command.arg(shipped("demo/ses-stand-in")).envs(aws.environment());
+        command.args(["--topic-arn", &aws.output("TopicArn")]).args(options);
         Self::start(command)
     }
 

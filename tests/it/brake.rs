@@ -49,7 +49,9 @@ fn braked(home: &Home) -> Applied {
     let mut store = Store::open(&home.path("state/gatepost.db")).unwrap();
     let effects = ["a@example.net", "B@example.net", "c@example.net", "d@example.org"].map(bounce);
     let brake = Some("1/h".parse().unwrap());
-    store.apply(&Batch { effects: &effects, quarantine: &[], now: THEN, brake, written: None }).unwrap()
+    store
+        .apply(&Batch { effects: &effects, quarantine: &[], now: THEN, brake, written: None, late_until: None })
+        .unwrap()
 }
 
 fn answer(home: &Home, recipient: &str) -> String {
@@ -109,7 +111,8 @@ fn what_is_discarded_or_removed_stays_away() {
     let mut store = Store::open(&home.path("state/gatepost.db")).unwrap();
     let again: Vec<Effect> =
         ["b@example.net", "c@example.net"].map(|a| Effect { seen: SeenKey::new("again", &[a]), ..bounce(a) }).into();
-    let applied =
-        store.apply(&Batch { effects: &again, quarantine: &[], now: THEN, brake: None, written: None }).unwrap();
+    let applied = store
+        .apply(&Batch { effects: &again, quarantine: &[], now: THEN, brake: None, written: None, late_until: None })
+        .unwrap();
     assert_eq!((applied.removed, applied.added), (2, 0));
 }

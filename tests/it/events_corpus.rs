@@ -158,7 +158,7 @@ fn applied(effects: &[Effect]) -> [(Vec<String>, Vec<String>); 2] {
     let path = home.path().join("gatepost.db");
     let mut store = Store::open(&path).unwrap();
     [0, 1].map(|_| {
-        let batch = Batch { effects, quarantine: &[], now: NOW, brake: None, written: None };
+        let batch = Batch { effects, quarantine: &[], now: NOW, brake: None, written: None, late_until: None };
         store.apply(&batch).unwrap();
         stored(&path)
     })

@@ -14,7 +14,9 @@ fn holding(bodies: &[&[u8]]) -> Home {
         |body: &&[u8]| Quarantined { body: body.to_vec(), why: "no\r\nJSON".into(), source: "https://q/1".into() };
     let quarantine: Vec<_> = bodies.iter().map(kept).collect();
     let mut store = Store::open(&home.path("state/gatepost.db")).unwrap();
-    store.apply(&Batch { effects: &[], quarantine: &quarantine, now: NOW, brake: None, written: None }).unwrap();
+    store
+        .apply(&Batch { effects: &[], quarantine: &quarantine, now: NOW, brake: None, written: None, late_until: None })
+        .unwrap();
     home
 }
 

@@ -148,7 +148,7 @@ fn an_existing_entry_is_replaced_or_prolonged() {
 /// Whether an event makes `entry`.
 fn comes_back(store: &mut Store, entry: Entry, now: i64) -> bool {
     let effects = [bounce_to(entry)];
-    let batch = Batch { effects: &effects, quarantine: &[], now, brake: None, written: None };
+    let batch = Batch { effects: &effects, quarantine: &[], now, brake: None, written: None, late_until: None };
     store.apply(&batch).expect("apply").added == 1
 }
 

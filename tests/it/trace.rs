@@ -1,7 +1,7 @@
 //! `gatepost trace` over the logs of mail that went through Postfix to SES, with events that came back.
 
 use crate::aws::{Mail, Ses, add_section};
-use crate::gatepost::{Daemon, Home, both, text};
+use crate::gatepost::{Daemon, Home, OPEN, both, text};
 use crate::postfix::{Options, Postfix};
 use crate::wait;
 use serde_json::Value;
@@ -199,20 +199,74 @@ fn requeued_mail_is_one_message() {
     }
 }
 
+/// Over both ways of rotation, until it is told to end.
 #[test]
 fn follow_goes_on() {
     let relay = Relay::start();
     let shown = tempfile::NamedTempFile::new().unwrap();
+    relay.send(&["user@example.net"], "before", &["status=delivered"]);
     let mut command = relay.home.command(&["trace", "--follow", "user@example.net"]);
     let mut child = command.stdout(shown.reopen().unwrap()).spawn().unwrap();
     let so_far = || fs::read_to_string(shown.path()).unwrap();
-    // It reads from where the logs ended when it started.
-    wait::true_within("the first mail to be shown", wait::LONG, || {
-        relay.send(&["user@example.net"], "seen", &["status=delivered"]);
-        so_far().contains(" sent to user@example.net")
-    });
-    wait::true_within("the event to be shown", wait::LONG, || so_far().contains(" delivered to user@example.net"));
+    let is_told = |of: &Mail| {
+        let told = so_far();
+        let [sent, delivered] = [" sent to user@example.net", " delivered to user@example.net"];
+        let has = |word: &str| told.lines().any(|line| line.contains(word) && line.contains(&of.id));
+        has(sent) && has(delivered)
+    };
+    // What was there is told first; what comes behind that is followed, whenever the following begins.
+    wait::true_within("the first mail to be told", wait::LONG, || so_far().contains("to user@example.net"));
+    let mail = relay.send(&["user@example.net"], "followed", &["status=delivered"]);
+    wait::true_within("the second mail to be told", wait::LONG, || is_told(&mail));
+
+    let log = relay.postfix.log_path();
+    fs::rename(&log, log.with_extension("log.1")).unwrap();
+    assert!(relay.postfix.tool("postfix").arg("reload").status().unwrap().success());
+    fs::copy(relay.home.path("mail.log"), relay.home.path("mail.log.1")).unwrap();
+    fs::File::options().write(true).open(relay.home.path("mail.log")).unwrap().set_len(0).unwrap();
+    let mail = relay.send(&["user@example.net"], "after rotation", &["status=delivered"]);
+    wait::true_within("the third mail to be told", wait::LONG, || is_told(&mail));
+
     let status = Command::new("kill").arg("-TERM").arg(child.id().to_string()).status().unwrap();
     assert!(status.success());
     assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn what_cannot_be_asked_for_is_refused() {
+    let home = Home::alone("", OPEN);
+    for (args, code, words) in [
+        (&["trace", "ab"][..], 64, "neither an id nor an address"),
+        (&["trace", ""], 64, "neither an id nor an address"),
+        (&["trace"], 64, "ID|ADDRESS"),
+        (&["trace", "a@b", "--log"], 64, "--log"),
+        (&["trace", "a@b", "--log", "/"], 66, "/: cannot be read: is a directory"),
+        (&["trace", "a@b", "--log", "-", "--follow"], 64, "--follow needs a log file that grows"),
+    ] {
+        let out = home.command(args).output().unwrap();
+        assert!(
+            out.status.code() == Some(code) && both(&out).contains(words),
+            "{args:?}: {} {}",
+            out.status,
+            both(&out)
+        );
+    }
+}
+
+/// Postfix may be installed later, or its log be rotated away: nothing is wrong with the daemon.
+#[test]
+fn logs_that_are_not_there_yet_are_waited_for() {
+    let home = Home::alone("", OPEN);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().display();
+    fs::create_dir(dir.path().join("spool")).unwrap();
+    add_section(&home, &format!("[events]\nsource = \"spool\"\nspool_dir = \"{path}/spool\"\n"));
+    add_section(&home, &format!("[logs]\npaths = [\"{path}/mail.log*\"]\n"));
+    let daemon = home.start();
+    daemon.says(&["Events are not joined with mail by its log: no file is there that [logs] names"]);
+    assert!(home.metric("gatepost_events_mail_logs_unreadable") > 0.0);
+    assert_eq!(home.health().0, 200, "{:?}", home.health());
+    fs::write(dir.path().join("mail.log"), "").unwrap();
+    daemon.says(&["The mail logs can be read again."]);
+    assert!(home.metric("gatepost_events_mail_logs_unreadable") < 1.0);
 }

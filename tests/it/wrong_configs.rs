@@ -439,6 +439,37 @@ journal = "yes"
         ..CASE
     },
     Case {
+        name: "a pattern of logs that is none",
+        gatepost: r#"policy_dir = "{dir}/policy"
+[logs]
+paths = ["/var/log/mail.log*", "/var/log/mail.[log"]
+"#,
+        expected: &[r#"gatepost.toml:3:32: logs.paths "/var/log/mail.[log": invalid range pattern, at character 15"#],
+        ..CASE
+    },
+    Case {
+        name: "logs that are none",
+        gatepost: r#"policy_dir = "{dir}/policy"
+[logs]
+paths = []
+"#,
+        expected: &[
+            r#"gatepost.toml:3:9: logs.paths is empty; name at least one log, or the journal by journal = true"#,
+        ],
+        ..CASE
+    },
+    Case {
+        name: "neither logs nor the journal",
+        gatepost: r#"policy_dir = "{dir}/policy"
+[logs]
+journal = false
+"#,
+        expected: &[
+            r#"gatepost.toml:2:1: [logs] has no paths; add a line such as paths = ["/var/log/mail.log*"], or journal = true"#,
+        ],
+        ..CASE
+    },
+    Case {
         name: "an event source without its queue",
         gatepost: r#"policy_dir = "{dir}/policy"
 [events]

@@ -100,8 +100,14 @@ impl<'a> Desk<'a> {
 
     /// Applies what was read, in one transaction.
     pub(in crate::cli) fn apply(&mut self, err: &mut dyn Write) -> Result<(), Failure> {
-        let batch =
-            Batch { effects: &self.effects, quarantine: &self.kept, now: self.now(), brake: self.brake, written: None };
+        let batch = Batch {
+            effects: &self.effects,
+            quarantine: &self.kept,
+            now: self.now(),
+            brake: self.brake,
+            written: None,
+            late_until: None,
+        };
         let mut tries = 1;
         let applied = loop {
             match self.store.apply(&batch) {

@@ -4,6 +4,7 @@ use super::endpoint::is_local;
 use super::{Config, EventSource, Events, Logs, Milter, default_store};
 use crate::daemon::event_log::Output;
 use crate::daemon::listeners::Endpoint;
+use crate::journey::glob;
 use crate::mail::Address;
 use crate::rules::policy::words;
 use crate::rules::rate::span_text;
@@ -363,12 +364,24 @@ fn admin(table: &mut Table<'_>, sockets: &mut Sockets) -> Vec<Endpoint> {
 }
 
 fn logs(table: &mut Table<'_>) -> Logs {
-    let entries = table.get("paths").and_then(|item| item.list("a list such as [\"/var/log/mail.log*\"]"));
-    let path = |entry: &Item<'_>| absolute(entry, "/var/log/mail.log*")?.to_str().map(str::to_owned);
-    Logs {
-        paths: entries.unwrap_or_default().iter().filter_map(path).collect(),
-        journal: table.get("journal").and_then(|item| item.boolean()).unwrap_or_default(),
+    let journal = table.get("journal").and_then(|item| item.boolean()).unwrap_or_default();
+    let example = "paths = [\"/var/log/mail.log*\"], or journal = true";
+    let paths = if journal { table.get("paths") } else { table.require("paths", example) };
+    let Some(paths) = paths else { return Logs { paths: Vec::new(), journal } };
+    let entries = paths.list("a list such as [\"/var/log/mail.log*\"]").unwrap_or_default();
+    if paths.is_empty_list() && !journal {
+        paths.problem("logs.paths is empty; name at least one log, or the journal by journal = true");
     }
+    Logs { paths: entries.iter().filter_map(log_path).collect(), journal }
+}
+
+fn log_path(entry: &Item<'_>) -> Option<String> {
+    let path = absolute(entry, "/var/log/mail.log*")?.to_str()?.to_owned();
+    if let Err(e) = glob::check(&path) {
+        entry.problem(format!("{} {}: {}, at character {}", entry.path(), quoted(&path), e.msg, e.pos + 1));
+        return None;
+    }
+    Some(path)
 }
 
 /// A file or folder; relative ones would depend on where the daemon was started.

@@ -77,7 +77,7 @@ fn delivered(message: &str, to: &str) -> Effect {
 }
 
 fn batch(effects: &[Effect]) -> Batch<'_> {
-    Batch { effects, quarantine: &[], now: NOW, brake: None, written: None }
+    Batch { effects, quarantine: &[], now: NOW, brake: None, written: None, late_until: None }
 }
 
 fn apply(store: &mut Store, effects: &[Effect]) -> Applied {

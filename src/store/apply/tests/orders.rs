@@ -121,7 +121,7 @@ fn many_effects_a_second() {
             })
             .collect();
         let began = Instant::now();
-        let batch = Batch { effects: &effects, quarantine: &[], now: NOW, brake: None, written };
+        let batch = Batch { effects: &effects, quarantine: &[], now: NOW, brake: None, written, late_until: None };
         let applied = store.apply(&batch).expect("apply");
         spent += began.elapsed();
         assert_eq!(applied.lines, SIZE as u64);
