@@ -86,13 +86,15 @@ impl Installation {
         let this = Self { name: name.to_owned(), dir: place.join(name), socket: sockets.join("policy.sock") };
         fs::create_dir_all(this.dir.join("policy"))?;
         fs::create_dir_all(this.dir.join("state"))?;
+        // Not beside policy/: that folder is watched, as /etc/gatepost is.
+        fs::create_dir_all(this.dir.join("log"))?;
         fs::write(this.dir.join("policy/policy.toml"), POLICY_TOML)?;
         fs::write(this.allowed_senders(), allowlist(lines))?;
         let (dir, socket) = (this.dir.display(), this.socket.display());
         let config = format!(
             "policy_dir = \"{dir}/policy\"\nstate_dir = \"{dir}/state\"\n\n[delegation]\nlisten = \
              [\"unix:{socket}\"]\nsocket_mode = \"{mode}\"\n{milter}\n[suppression]\nstore = \
-             \"sqlite:{dir}/state/gatepost.db\"\n\n[event_log]\noutput = \"file:{dir}/mail.log\"\n"
+             \"sqlite:{dir}/state/gatepost.db\"\n\n[event_log]\noutput = \"file:{dir}/log/mail.log\"\n"
         );
         fs::write(this.config(), config)?;
         Ok(this)
@@ -159,6 +161,11 @@ impl Installation {
     /// The allowlist's file.
     pub fn allowed_senders(&self) -> PathBuf {
         self.dir.join("policy/allowed_senders")
+    }
+
+    /// Its own log.
+    pub fn log(&self) -> PathBuf {
+        self.dir.join("log/mail.log")
     }
 
     /// Its folder.

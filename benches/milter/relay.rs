@@ -62,7 +62,7 @@ impl Relay {
             ..Options::default()
         });
         let queue = postfix.socket().ancestors().nth(2).ok_or("no queue folder")?.to_owned();
-        let mut hooks = Vec::new();
+        let (mut hooks, mut log) = (Vec::new(), PathBuf::new());
         for (n, name) in NAMES.iter().enumerate() {
             let sockets = queue.join(folder(n));
             fs::create_dir_all(&sockets)?;
@@ -71,13 +71,14 @@ impl Relay {
                 gatepost.import(args.entries)?;
                 let policy = gatepost.serve()?;
                 gatepost.prove(&policy)?;
+                log = gatepost.log();
                 Hooks { policy, milter: None }
             } else {
                 let policy = Server::echo("policy", &sockets)?;
                 Hooks { policy, milter: Some(stamper::start(&sockets.join("milter.sock"))?) }
             });
         }
-        Ok(Self { postfix, hooks, queue, log: place.join(NAMES[1]).join("mail.log") })
+        Ok(Self { postfix, hooks, queue, log })
     }
 
     /// Sends one message by each listener, and has the sink say what came of it: that all are stamped, and that
