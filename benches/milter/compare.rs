@@ -48,14 +48,15 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 fn print(mode: &str, rounds: &[[Figures; 3]]) -> bool {
-    println!("{mode}\n  {:<12} {:>26} {:>22}", "", "messages/s", "CPU/message, µs");
+    println!("{mode}\n  {:<12} {:>26} {:>22} {:>24}", "", "messages/s", "CPU/message, µs", "Postfix's, µs");
     for (n, name) in NAMES.iter().enumerate() {
-        let of = |field: fn(&Figures) -> f64| rounds.iter().map(|r| field(&r[n])).collect::<Sample>();
-        println!("  {name:<12} {:>26} {:>22}", of(|f| f.rate).show(0), of(|f| f.cpu).show(0));
+        let of = |field: fn(&Figures) -> f64| rounds.iter().map(|r| field(&r[n])).collect::<Sample>().show(0);
+        println!("  {name:<12} {:>26} {:>22} {:>24}", of(|f| f.rate), of(|f| f.hooks), of(|f| f.postfix));
     }
     print_ratios_head(NAMES[1]);
     let met = print_ratio("rate", rounds, |f| f.rate, RATE);
-    print_ratio("CPU", rounds, |f| f.cpu, Target::None);
+    print_ratio("CPU", rounds, |f| f.hooks, Target::None);
+    print_ratio("all CPU", rounds, |f| f.hooks + f.postfix, Target::None);
     println!();
     met
 }

@@ -3,7 +3,7 @@
 
 use crate::common::Result;
 use crate::common::install::Installation;
-use crate::common::process::{Process, cpu_time};
+use crate::common::process::{Process, cpu_time, family_cpu_time};
 use crate::common::question::sender;
 use crate::common::server::Server;
 use crate::postfix::{Options, Postfix, shipped};
@@ -45,7 +45,9 @@ pub struct Figures {
     /// Messages a second, until the last one was accepted.
     pub rate: f64,
     /// CPU time of policy server and milter for each message, in µs.
-    pub cpu: f64,
+    pub hooks: f64,
+    /// That of all of Postfix, until everything was delivered.
+    pub postfix: f64,
 }
 
 impl Relay {
@@ -111,15 +113,20 @@ impl Relay {
         load.args(["-N", "-s", &args.sessions.to_string(), "-m", &args.messages.to_string()])
             .args(["-l", &args.size.to_string(), "-f", &sender(1), "-t", &format!("user@{DISCARDED}")])
             .arg(format!("127.0.0.1:{}", self.postfix.listener(n)));
-        let (cpu, began) = (self.cpu_time(n)?, Instant::now());
+        let (hooks, postfix, began) = (self.hooks_cpu(n)?, self.postfix_cpu()?, Instant::now());
         let out = load.output()?;
-        let (took, cpu) = (began.elapsed(), self.cpu_time(n)?.saturating_sub(cpu));
+        let took = began.elapsed();
         if !out.status.success() {
             return Err(format!("{}: smtp-source: {}", NAMES[n], String::from_utf8_lossy(&out.stderr)).into());
         }
         self.drain();
         let messages = args.messages as f64;
-        Ok(Figures { rate: messages / took.as_secs_f64(), cpu: cpu.as_secs_f64() * 1e6 / messages })
+        let used = |before: Duration, after: Duration| after.saturating_sub(before).as_secs_f64() * 1e6 / messages;
+        Ok(Figures {
+            rate: messages / took.as_secs_f64(),
+            hooks: used(hooks, self.hooks_cpu(n)?),
+            postfix: used(postfix, self.postfix_cpu()?),
+        })
     }
 
     /// Waits until everything is delivered.
@@ -135,7 +142,11 @@ impl Relay {
         wait::true_within("a line for each message", wait::LONG, || lines() == messages);
     }
 
-    fn cpu_time(&self, n: usize) -> Result<Duration> {
+    fn postfix_cpu(&self) -> Result<Duration> {
+        family_cpu_time(fs::read_to_string(self.queue.join("pid/master.pid"))?.trim().parse()?)
+    }
+
+    fn hooks_cpu(&self, n: usize) -> Result<Duration> {
         let hooks = &self.hooks[n];
         let milter = hooks.milter.as_ref().map_or(Ok(Duration::ZERO), |milter| cpu_time(milter.pid()))?;
         Ok(cpu_time(hooks.policy.pid())? + milter)
