@@ -9,4 +9,5 @@ pub mod stats;
 
 pub use answer::{Answerer, House};
 pub use server::{Gate, Server};
+pub use socket::Socket;
 pub use stats::Stats;

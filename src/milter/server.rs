@@ -3,9 +3,9 @@
 //! its client every further mail.
 
 use super::session::{Milter, Side};
-use crate::delegation::Gate;
 use crate::delegation::server::Listener;
 use crate::delegation::stats::is_worth_a_line;
+use crate::delegation::{Gate, Socket};
 use indymilter::Config;
 use std::future::Future;
 use std::io;
@@ -15,7 +15,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Notify;
 use tokio::time::Sleep;
 
@@ -28,6 +27,9 @@ const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::
 /// How long Postfix may leave a session silent. It does so while a client sends a message, as long as its own timeouts
 /// allow: the milter's documentation advises against less than two hours.
 const SILENCE: Duration = Duration::from_secs(7_210);
+
+/// How much waits to be sent with the answer: the changes of nearly all messages.
+const MAX_WAITING: usize = 8 * 1024;
 
 /// The bounds of a server.
 #[derive(Clone, Copy, Debug)]
@@ -119,9 +121,9 @@ impl indymilter::Listener for Door {
                 self.waiting = None;
             }
             match ready!(self.incoming(context)) {
-                Ok(stream) => {
+                Ok(socket) => {
                     self.pause = ACCEPT_PAUSE.0;
-                    if let Some(session) = self.admit(stream) {
+                    if let Some(session) = self.admit(socket) {
                         return Poll::Ready(Ok(session));
                     }
                 }
@@ -132,20 +134,20 @@ impl indymilter::Listener for Door {
 }
 
 impl Door {
-    fn incoming(&self, context: &mut Context<'_>) -> Poll<io::Result<Stream>> {
-        match &self.listener {
-            Listener::Unix(listener) => listener.poll_accept(context).map_ok(|(stream, _)| Stream::Unix(stream)),
-            Listener::Tcp(listener) => listener.poll_accept(context).map(|accepted| {
-                let (stream, _) = accepted?;
+    fn incoming(&self, context: &mut Context<'_>) -> Poll<io::Result<Socket>> {
+        Poll::Ready(match &self.listener {
+            Listener::Unix(listener) => Socket::new(ready!(listener.poll_accept(context))?.0.into_std()?),
+            Listener::Tcp(listener) => {
+                let (stream, _) = ready!(listener.poll_accept(context))?;
                 stream.set_nodelay(true)?;
-                Ok(Stream::Tcp(stream))
-            }),
-        }
+                Socket::new(stream.into_std()?)
+            }
+        })
     }
 
     /// Gives a connection its place, or closes it where there are too many: Postfix then applies its default action at
     /// once.
-    fn admit(&self, stream: Stream) -> Option<Session> {
+    fn admit(&self, socket: Socket) -> Option<Session> {
         let (server, stats) = (&self.server, &self.server.milter.stats);
         stats.accepted.fetch_add(1, Relaxed);
         // Listeners that admit at once may go over it by as many as they are.
@@ -160,7 +162,7 @@ impl Door {
             return None;
         }
         stats.sessions.fetch_add(1, Relaxed);
-        Some(Session { stream, server: server.clone() })
+        Some(Session { socket, server: server.clone(), waiting: Vec::new() })
     }
 
     fn wait_after(&mut self, error: &io::Error) {
@@ -173,15 +175,23 @@ impl Door {
     }
 }
 
-/// The connection of a session, which counts it for as long as it lives, also when its task panics.
+/// The connection of a session, which counts it for as long as it lives, also when its task panics. indymilter sends each
+/// change of a message for itself, and each would wake Postfix; here they wait until the session reads again.
 pub struct Session {
-    stream: Stream,
+    socket: Socket,
     server: Arc<Server>,
+    /// What is to be sent.
+    waiting: Vec<u8>,
 }
 
-enum Stream {
-    Unix(UnixStream),
-    Tcp(TcpStream),
+impl Session {
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.waiting.is_empty() {
+            let sent = ready!(self.socket.poll_write(context, &self.waiting))?;
+            self.waiting.drain(..sent);
+        }
+        Poll::Ready(Ok(()))
+    }
 }
 
 impl Drop for Session {
@@ -193,32 +203,28 @@ impl Drop for Session {
 
 impl AsyncRead for Session {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Unix(stream) => Pin::new(stream).poll_read(context, into),
-            Stream::Tcp(stream) => Pin::new(stream).poll_read(context, into),
-        }
+        ready!(self.poll_send(context))?;
+        let read = ready!(self.socket.poll_read(context, into.initialize_unfilled()))?;
+        into.advance(read);
+        Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Session {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.stream {
-            Stream::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
-            Stream::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+        if self.waiting.len() >= MAX_WAITING {
+            ready!(self.poll_send(context))?;
         }
+        self.waiting.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Unix(stream) => Pin::new(stream).poll_flush(context),
-            Stream::Tcp(stream) => Pin::new(stream).poll_flush(context),
-        }
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
+    /// The connection ends with its owner, who drops it now.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(context),
-            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
-        }
+        self.poll_send(context)
     }
 }
