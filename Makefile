@@ -24,7 +24,7 @@ demo: packages
 test: packages venv
 	cargo build --locked --all-targets
 	cargo test --locked $(RUNNER)
-	cargo test --locked $(RUNNER) --bench policy --bench events --bench trace
+	cargo test --locked $(RUNNER) --bench policy --bench milter --bench events --bench trace
 
 lint:
 	cargo fmt --check

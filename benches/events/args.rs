@@ -1,8 +1,8 @@
 //! The runner's options.
 
-use crate::Result;
+use crate::common::Result;
+use crate::common::cli::{Flags, is_smoke};
 use std::path::PathBuf;
-use std::str::FromStr;
 
 /// What `--help` prints.
 pub const USAGE: &str = "usage: cargo bench --bench events -- [PART] [OPTIONS]
@@ -20,8 +20,6 @@ options
 /// Which part of the bench to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// Print the options.
-    Help,
     /// gatepost beside the boto3 loop.
     Compare,
     /// Memory.
@@ -41,27 +39,20 @@ pub struct Args {
 }
 
 impl Args {
-    /// Reads the command line. Without the `--bench` that `cargo bench` adds, as under
-    /// `cargo test --benches`, it is a smoke run.
+    /// Reads the command line.
     pub fn parse(args: &[String]) -> Result<Self> {
-        let has = |flag: &str| args.iter().any(|a| a == flag);
-        let part = match () {
-            () if has("--help") || has("-h") => Part::Help,
-            () if has("--million") => Part::Million,
-            () => Part::Compare,
-        };
-        let mut read = Self::of(part, has("--smoke") || !has("--bench"));
-        let mut rest = args.iter();
-        while let Some(flag) = rest.next() {
-            let mut value = || rest.next().map(String::as_str).ok_or_else(|| format!("{flag} needs a value\n{USAGE}"));
-            match flag.as_str() {
-                "--bench" | "--smoke" | "--million" | "--help" | "-h" => {}
-                "--baseline" => read.baseline = Some(value()?.into()),
-                "--rounds" => read.rounds = number(flag, value()?)?,
-                "--events" => read.events = number(flag, value()?)?,
-                "--recipients" => read.recipients = number(flag, value()?)?,
-                "--dir" => read.dir = value()?.into(),
-                _ => return Err(format!("unknown option {flag}\n{USAGE}").into()),
+        let part = if args.iter().any(|a| a == "--million") { Part::Million } else { Part::Compare };
+        let mut read = Self::of(part, is_smoke(args));
+        let mut flags = Flags::new(args);
+        while let Some(flag) = flags.next() {
+            match flag {
+                "--million" => {}
+                "--baseline" => read.baseline = Some(flags.value()?),
+                "--rounds" => read.rounds = flags.value()?,
+                "--events" => read.events = flags.value()?,
+                "--recipients" => read.recipients = flags.value()?,
+                "--dir" => read.dir = flags.value()?,
+                _ => return flags.unknown(),
             }
         }
         Ok(read)
@@ -83,8 +74,4 @@ impl Args {
             smoke,
         }
     }
-}
-
-fn number<T: FromStr>(flag: &str, text: &str) -> Result<T> {
-    text.parse().map_err(|_| format!("{flag}: bad value {text:?}\n{USAGE}").into())
 }

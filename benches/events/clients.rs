@@ -1,13 +1,13 @@
 //! Who empties the queue: gatepost, or the loop in Python.
 
-use crate::Result;
-use crate::processes::StandIn;
+use crate::common::Result;
+use crate::common::process::Process;
 use crate::queue::ACCOUNT;
+use crate::stand_in::StandIn;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 /// The release binary that Cargo built beside the bench.
@@ -15,9 +15,6 @@ const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
 
 /// The loop.
 const LOOP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/events/baseline.py");
-
-/// How long a client may take to end before it is killed.
-const END: Duration = Duration::from_secs(5);
 
 /// Which client.
 #[derive(Clone, Debug)]
@@ -31,7 +28,7 @@ pub enum Who {
 /// A client that runs, in a folder of its own; both end with this value.
 #[derive(Debug)]
 pub struct Client {
-    child: Child,
+    process: Process,
     log: PathBuf,
     read: u64,
     lines: u64,
@@ -61,13 +58,13 @@ impl Client {
             .env("AWS_CONFIG_FILE", "/dev/null")
             .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null");
         let said = File::create(dir.path().join("stderr"))?;
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said).spawn()?;
-        Ok(Self { child, log, read: 0, lines: 0, dir })
+        let process = Process::start(command.stdout(Stdio::null()).stderr(said))?;
+        Ok(Self { process, log, read: 0, lines: 0, dir })
     }
 
     /// Its process.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.pid()
     }
 
     /// How many events have a line in its log.
@@ -86,7 +83,7 @@ impl Client {
 
     /// An error, with what it said last, where it has ended.
     pub fn check(&mut self) -> Result<()> {
-        let Some(status) = self.child.try_wait()? else { return Ok(()) };
+        let Some(status) = self.process.ended()? else { return Ok(()) };
         let said = fs::read_to_string(self.dir.path().join("stderr")).unwrap_or_default();
         Err(format!("the client ended: {status}\n{said}").into())
     }
@@ -97,21 +94,6 @@ impl Client {
         command.arg("--config").arg(self.dir.path().join("gatepost.toml")).args(["suppress", "export"]);
         let out = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
         Ok(out.stdout.iter().filter(|byte| **byte == b'\n').count() as u64)
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        }
-        let began = Instant::now();
-        while matches!(self.child.try_wait(), Ok(None)) {
-            if began.elapsed() > END {
-                let _ = self.child.kill();
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
     }
 }
 

@@ -1,10 +1,11 @@
 //! gatepost beside the boto3 loop: how many events a second each takes out of the queue for good.
 
-use crate::Result;
 use crate::args::Args;
 use crate::clients::{Client, Who};
-use crate::figures::{Sample, verdict};
-use crate::processes::{Load, Seen, StandIn, cpu_time};
+use crate::common::Result;
+use crate::common::figures::{Sample, verdict};
+use crate::common::process::cpu_time;
+use crate::stand_in::{Load, Seen, StandIn};
 use std::time::{Duration, Instant};
 
 /// The least events a second.

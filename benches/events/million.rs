@@ -1,12 +1,13 @@
 //! Many events one after the other: what the daemon holds in memory meanwhile; and, afterwards, how often it asks
 //! an empty queue.
 
-use crate::Result;
 use crate::args::Args;
 use crate::clients::{Client, Who};
+use crate::common::Result;
+use crate::common::figures::verdict;
+use crate::common::process::{cpu_time, memory};
 use crate::compare::until;
-use crate::figures::verdict;
-use crate::processes::{Load, StandIn, cpu_time, resident};
+use crate::stand_in::{Load, StandIn};
 use std::time::Duration;
 
 /// How many samples of the memory are printed.
@@ -31,11 +32,11 @@ pub fn run(args: &Args) -> Result<()> {
     let mut next = 0;
     let seen = until(&stand_in, &mut client, |seen| {
         if seen.deleted >= next {
-            let rss = resident(pid).unwrap_or(f64::NAN);
+            let rss = resident(pid);
             println!("  {:>9} events  {rss:>7.1}", seen.deleted);
             next = seen.deleted - seen.deleted % (events / SAMPLES) + events / SAMPLES;
         }
-        samples.push((seen.deleted, resident(pid).unwrap_or(f64::NAN)));
+        samples.push((seen.deleted, resident(pid)));
         seen.deleted >= events
     })?;
     while client.lines()? < events {
@@ -68,4 +69,9 @@ fn idle(args: &Args, stand_in: &StandIn, pid: u32) -> Result<()> {
     let met = calls <= IDLE_CALLS;
     println!("  idle for {minute:?}: {calls} calls, {cpu:.0?} of CPU  ≤ {IDLE_CALLS} calls: {}", verdict(met));
     Ok(())
+}
+
+/// VmRSS, in MiB.
+fn resident(pid: u32) -> f64 {
+    memory(pid).map_or(f64::NAN, |memory| memory.rss)
 }

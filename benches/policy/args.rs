@@ -1,9 +1,9 @@
 //! The runner's options.
 
-use crate::Result;
-use crate::question::Kind;
+use crate::common::Result;
+use crate::common::cli::{Flags, is_smoke};
+use crate::common::question::Kind;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 /// What `--help` prints.
 pub const USAGE: &str = "usage: cargo bench --bench policy -- [PART] [OPTIONS]
@@ -25,8 +25,6 @@ options
 /// Which part of the bench to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// Print the options.
-    Help,
     /// gatepost beside the echo server.
     Policy,
     /// Many suppressed.
@@ -48,7 +46,6 @@ pub struct Args {
     pub entries: usize,
     pub edits: usize,
     pub dir: Option<PathBuf>,
-    pub smoke: bool,
 }
 
 impl Args {
@@ -57,32 +54,28 @@ impl Args {
         if self.threads == 0 { connections } else { self.threads.min(connections) }
     }
 
-    /// Reads the command line. Without the `--bench` that `cargo bench` adds, as under
-    /// `cargo test --benches`, it is a smoke run.
+    /// Reads the command line.
     pub fn parse(args: &[String]) -> Result<Self> {
         let has = |flag: &str| args.iter().any(|a| a == flag);
         let part = match () {
-            () if has("--help") || has("-h") => Part::Help,
             () if has("--large") => Part::Large,
             () if has("--reload") => Part::Reload,
             () => Part::Policy,
         };
-        let smoke = has("--smoke") || !has("--bench");
-        let mut read = if smoke { Self::smoke(part) } else { Self::normal(part) };
-        let mut rest = args.iter();
-        while let Some(flag) = rest.next() {
-            let mut value = || rest.next().map(String::as_str).ok_or_else(|| format!("{flag} needs a value\n{USAGE}"));
-            match flag.as_str() {
-                "--bench" | "--smoke" | "--large" | "--reload" | "--help" | "-h" => {}
-                "--rounds" => read.rounds = number(flag, value()?)?,
-                "--seconds" => read.seconds = number(flag, value()?)?,
-                "--connections" => read.connections = list(flag, value()?)?,
-                "--questions" => read.questions = list(flag, value()?)?,
-                "--threads" => read.threads = number(flag, value()?)?,
-                "--entries" => read.entries = number(flag, value()?)?,
-                "--edits" => read.edits = number(flag, value()?)?,
-                "--dir" => read.dir = Some(value()?.into()),
-                _ => return Err(format!("unknown option {flag}\n{USAGE}").into()),
+        let mut read = if is_smoke(args) { Self::smoke(part) } else { Self::normal(part) };
+        let mut flags = Flags::new(args);
+        while let Some(flag) = flags.next() {
+            match flag {
+                "--large" | "--reload" => {}
+                "--rounds" => read.rounds = flags.value()?,
+                "--seconds" => read.seconds = flags.value()?,
+                "--connections" => read.connections = flags.values()?,
+                "--questions" => read.questions = flags.values()?,
+                "--threads" => read.threads = flags.value()?,
+                "--entries" => read.entries = flags.value()?,
+                "--edits" => read.edits = flags.value()?,
+                "--dir" => read.dir = Some(flags.value()?),
+                _ => return flags.unknown(),
             }
         }
         Ok(read)
@@ -99,7 +92,6 @@ impl Args {
             entries: 1_000_000,
             edits: 20,
             dir: None,
-            smoke: false,
         };
         match part {
             Part::Large => Self { entries: 10_000_000, questions: vec![Kind::Rcpt, Kind::Data], ..policy },
@@ -113,23 +105,6 @@ impl Args {
     fn smoke(part: Part) -> Self {
         let questions = if part == Part::Policy { Kind::ALL.to_vec() } else { vec![Kind::RcptPlain] };
         let seconds = if part == Part::Reload { 0.5 } else { 0.1 };
-        Self {
-            rounds: 1,
-            seconds,
-            connections: vec![8],
-            questions,
-            entries: 5_000,
-            edits: 2,
-            smoke: true,
-            ..Self::normal(part)
-        }
+        Self { rounds: 1, seconds, connections: vec![8], questions, entries: 5_000, edits: 2, ..Self::normal(part) }
     }
-}
-
-fn number<T: FromStr>(flag: &str, text: &str) -> Result<T> {
-    text.parse().map_err(|_| format!("{flag}: bad value {text:?}\n{USAGE}").into())
-}
-
-fn list<T: FromStr>(flag: &str, text: &str) -> Result<Vec<T>> {
-    text.split(',').map(|item| number(flag, item)).collect()
 }

@@ -1,13 +1,12 @@
-//! Interleaved rounds over three servers: a baseline, the subject, and the baseline again. The ratio
-//! of the two baselines (A/A) says how far apart two equal servers come out, and so how much of the
-//! subject's ratio means anything.
+//! Three servers under the same load.
 
-use crate::Result;
 use crate::args::Args;
-use crate::figures::{Sample, verdict};
+use crate::common::Result;
+use crate::common::figures::Sample;
+use crate::common::question::Kind;
+use crate::common::rounds::{self, Target, print_ratio, print_ratios_head};
+use crate::common::server::Server;
 use crate::load::{Figures, Plan};
-use crate::process::Server;
-use crate::question::Kind;
 
 /// What is held against each other; in every round each is measured once, in turning order.
 #[derive(Clone, Copy, Debug)]
@@ -20,15 +19,15 @@ pub struct Trio<'a> {
     pub again: &'a Server,
 }
 
-/// What the subject's ratios should be; `None`: printed only.
-#[derive(Clone, Copy, Debug, Default)]
+/// What the subject's ratios should be.
+#[derive(Clone, Copy, Debug)]
 pub struct Targets {
-    /// The least part of the baseline's rate.
-    pub rate: Option<f64>,
-    /// The most times the baseline's CPU time per question.
-    pub cpu: Option<f64>,
-    /// The most times the baseline's 99th percentile.
-    pub p99: Option<f64>,
+    /// Of the rate.
+    pub rate: Target,
+    /// Of the CPU time per question.
+    pub cpu: Target,
+    /// Of the 99th percentile.
+    pub p99: Target,
 }
 
 /// The rounds of one question over one number of connections: baseline, subject, again.
@@ -63,12 +62,10 @@ pub fn run(args: &Args, trio: Trio<'_>, targets: Targets) -> Result<bool> {
     Ok(all_met)
 }
 
-/// One round of a cell. The order turns, so that no server always comes first after another.
+/// One round of a cell.
 fn measure(args: &Args, trio: Trio<'_>, cell: &Cell, round: usize) -> Result<[Figures; 3]> {
     let servers = [trio.baseline, trio.subject, trio.again];
-    let mut figures = [None; 3];
-    for turn in 0..servers.len() {
-        let n = (round + turn) % servers.len();
+    rounds::round(round, |n| {
         let plan = Plan {
             socket: &servers[n].socket,
             pid: servers[n].pid(),
@@ -77,13 +74,8 @@ fn measure(args: &Args, trio: Trio<'_>, cell: &Cell, round: usize) -> Result<[Fi
             threads: args.threads_for(cell.connections),
             seconds: args.seconds,
         };
-        let measured = plan.start()?.figures().map_err(|e| format!("{}: {e}", servers[n].name))?;
-        figures[n] = Some(measured);
-    }
-    match figures {
-        [Some(baseline), Some(subject), Some(again)] => Ok([baseline, subject, again]),
-        _ => Err("a server was left out".into()),
-    }
+        plan.start()?.figures().map_err(|e| format!("{}: {e}", servers[n].name).into())
+    })
 }
 
 impl Cell {
@@ -109,21 +101,10 @@ impl Cell {
 
     /// The ratios within each round, their medians, and whether the targets are met.
     fn print_ratios(&self, trio: Trio<'_>, targets: Targets) -> bool {
-        let ratio = |n: usize, field: fn(&Figures) -> f64| -> Sample {
-            self.rounds.iter().map(|r| field(&r[n]) / field(&r[0])).collect()
-        };
-        println!("  {:<12} {:>26} {:>22}", "ratio", trio.subject.name, "A/A");
-        let line = |what, field: fn(&Figures) -> f64, at_least: bool, target: Option<f64>| {
-            let (subject, again) = (ratio(1, field), ratio(2, field));
-            let met = target.is_none_or(|t| if at_least { subject.median() >= t } else { subject.median() <= t });
-            let sign = if at_least { "≥" } else { "≤" };
-            let judged = target.map_or(String::new(), |t| format!("  {sign} {t}: {}", verdict(met)));
-            println!("  {what:<12} {:>26} {:>22}{judged}", subject.show(3), again.show(3));
-            met
-        };
-        let rate = line("rate", |f| f.rate, true, targets.rate);
-        let cpu = line("CPU", |f| f.cpu, false, targets.cpu);
-        let p99 = line("p99", |f| f.p99, false, targets.p99);
+        print_ratios_head(&trio.subject.name);
+        let rate = print_ratio("rate", &self.rounds, |f| f.rate, targets.rate);
+        let cpu = print_ratio("CPU", &self.rounds, |f| f.cpu, targets.cpu);
+        let p99 = print_ratio("p99", &self.rounds, |f| f.p99, targets.p99);
         println!();
         rate & cpu & p99
     }

@@ -1,13 +1,14 @@
 //! Ten million suppressed: how long the import takes, how soon the daemon answers, what it holds in
 //! memory, and what a question costs beside a daemon with a million.
 
-use crate::Result;
 use crate::args::Args;
+use crate::common::Result;
+use crate::common::figures::{Sample, verdict};
+use crate::common::install::{Installation, Workplace};
+use crate::common::process::{Memory, memory};
+use crate::common::question::SENDERS;
+use crate::common::rounds::Target;
 use crate::compare::{self, Targets, Trio};
-use crate::figures::{Sample, verdict};
-use crate::install::{Installation, Workplace};
-use crate::process::{Memory, memory};
-use crate::question::SENDERS;
 
 /// The most memory, in MiB.
 const MAX_RSS: f64 = 350.0;
@@ -16,7 +17,7 @@ const MAX_RSS: f64 = 350.0;
 const MAX_START: f64 = 3.0;
 
 /// The most CPU time per question, in times that of the smaller list.
-const TARGETS: Targets = Targets { rate: None, cpu: Some(1.1), p99: None };
+const TARGETS: Targets = Targets { rate: Target::None, cpu: Target::AtMost(1.1), p99: Target::None };
 
 /// The smaller list is this many times smaller.
 const SMALLER: usize = 10;
@@ -26,7 +27,7 @@ const STARTS: usize = 5;
 
 /// Sets up, measures, prints.
 pub fn run(args: &Args) -> Result<()> {
-    let place = Workplace::new(args)?;
+    let place = Workplace::new(args.dir.as_deref())?;
     let [small, large, again] =
         ["small", "large", "small again"].map(|name| Installation::new(name, place.path(), SENDERS as usize));
     let (small, large, again) = (small?, large?, again?);

@@ -2,11 +2,11 @@
 //! connection that stays open, and reads every answer to its last byte. A process of its own with
 //! few threads (epoll), so that it takes little of the CPU that the server under test needs.
 
-use crate::Result;
-use crate::echo::DUNNO;
-use crate::figures::quantile;
-use crate::process::cpu_time;
-use crate::question::{Kind, Questions};
+use crate::common::Result;
+use crate::common::echo::DUNNO;
+use crate::common::figures::quantile;
+use crate::common::process::cpu_time;
+use crate::common::question::{Kind, Questions};
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use std::io::{Read, Write};

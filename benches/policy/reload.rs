@@ -1,13 +1,14 @@
 //! A million-line allowlist that is edited while it is asked: how soon a saved edit is in force, and
 //! what reloading does to those who ask meanwhile.
 
-use crate::Result;
 use crate::args::Args;
-use crate::figures::{Sample, verdict};
-use crate::install::{Installation, Workplace, allowlist};
+use crate::common::Result;
+use crate::common::figures::{Sample, verdict};
+use crate::common::install::{Installation, Workplace, allowlist};
+use crate::common::question::{Kind, text};
+use crate::common::rounds;
+use crate::common::server::{Server, ask};
 use crate::load::{Figures, Plan};
-use crate::process::{Server, ask};
-use crate::question::{Kind, text};
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -29,7 +30,7 @@ const PROBE: &str = "probe@reload.example.com";
 
 /// Sets up, measures, prints.
 pub fn run(args: &Args) -> Result<()> {
-    let place = Workplace::new(args)?;
+    let place = Workplace::new(args.dir.as_deref())?;
     let gatepost = Installation::new("gatepost", place.path(), args.entries)?;
     gatepost.import(1_000)?;
     let server = gatepost.serve()?;
@@ -178,22 +179,16 @@ fn undisturbed(args: &Args, lists: &Lists<'_>, server: &Server) -> Result<bool> 
     Ok(all_met)
 }
 
-/// One round: the figures of each case, measured in turning order.
+/// One round: the figures of each case.
 fn round(plan: &Plan<'_>, round: usize, lists: &Lists<'_>, server: &Server, edits: &mut Edits) -> Result<[Figures; 3]> {
-    let mut figures = [None; 3];
-    for turn in 0..CASES.len() {
-        let case = (round + turn) % CASES.len();
+    rounds::round(round, |case| {
         let mut load = plan.start()?;
         if case == 1 {
             let more = edit_while(lists, server, || load.ended())?;
             *edits = Edits { made: edits.made + more.made, late: edits.late + more.late };
         }
-        figures[case] = Some(load.figures()?);
-    }
-    match figures {
-        [Some(rest), Some(reloading), Some(again)] => Ok([rest, reloading, again]),
-        _ => Err("a case was left out".into()),
-    }
+        load.figures()
+    })
 }
 
 /// Prints the figures and how much higher p99.9 was; whether that is within the target.

@@ -1,6 +1,6 @@
 //! What each fuzz target does with its bytes, and what must hold: no panic anywhere, and the
 //! properties asserted here. `tests/it/corpus.rs` includes this file and replays the corpora as
-//! plain tests, so it needs nothing but gatepost.
+//! plain tests, so it needs nothing but gatepost and tokio.
 
 use gatepost::daemon::config;
 use gatepost::delegation::codec::{self, MAX_REQUEST_BYTES, WireError};
@@ -12,17 +12,22 @@ use gatepost::rules::{Allowlist, Files, Problem, Quota, Rate, SuppressionRules};
 use gatepost::store::{Cause, Effect, Entry, MAX_EVIDENCE_BYTES};
 use std::path::Path;
 
+mod milter;
+
+pub use milter::milter;
+
 /// A target: bytes in, a panic where something is wrong.
 pub type Target = fn(&[u8]);
 
 /// All targets by name; the name is also that of the corpus.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("request_codec", request_codec),
     ("allowlist", allowlist),
     ("policy_toml", policy_toml),
     ("rate", rate),
     ("address", address),
     ("event", event),
+    ("milter", milter),
 ];
 
 /// The policy protocol: the same requests come out however the bytes are split, nothing is longer

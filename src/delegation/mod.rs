@@ -11,4 +11,5 @@ pub mod stats;
 pub use answer::{Answerer, House};
 pub use case::Case;
 pub use server::{Gate, Server};
+pub use socket::Socket;
 pub use stats::Stats;

@@ -5,6 +5,7 @@
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
+use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
 use std::task::{Context, Poll, ready};
@@ -16,6 +17,8 @@ use tokio::io::unix::AsyncFd;
 #[derive(Debug)]
 pub struct Socket {
     fd: AsyncFd<OwnedFd>,
+    /// The same again, while there is no room to write.
+    full: Option<AsyncFd<OwnedFd>>,
 }
 
 impl Socket {
@@ -24,7 +27,7 @@ impl Socket {
     /// # Errors
     /// Where the system cannot watch one more.
     pub fn new(stream: impl Into<OwnedFd>) -> io::Result<Self> {
-        Ok(Self { fd: watched(stream.into(), Interest::READABLE)? })
+        Ok(Self { fd: watched(stream.into(), Interest::READABLE)?, full: None })
     }
 
     /// Reads into `into`, which is not empty; 0 where the peer has ended.
@@ -53,7 +56,7 @@ impl Socket {
     /// # Errors
     /// Where the peer is gone, or did not make room within `timeout`.
     #[inline]
-    pub async fn write_all(&self, mut bytes: &[u8], timeout: Duration) -> io::Result<()> {
+    pub async fn write_all(&mut self, mut bytes: &[u8], timeout: Duration) -> io::Result<()> {
         write(self.fd.get_ref(), &mut bytes)?;
         if bytes.is_empty() {
             return Ok(());
@@ -62,16 +65,32 @@ impl Socket {
     }
 
     #[cold]
-    async fn write_rest(&self, mut bytes: &[u8]) -> io::Result<()> {
-        let fd = watched(self.fd.get_ref().try_clone()?, Interest::WRITABLE)?;
+    async fn write_rest(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            let mut ready = fd.writable().await?;
-            write(fd.get_ref(), &mut bytes)?;
-            if !bytes.is_empty() {
-                ready.clear_ready();
-            }
+            let written = poll_fn(|context| self.poll_write(context, bytes)).await?;
+            bytes = bytes.get(written..).unwrap_or_default();
         }
         Ok(())
+    }
+
+    /// Writes of `bytes`, which are not empty, what there is room for; waits until there is some.
+    ///
+    /// # Errors
+    /// Where the peer is gone.
+    pub fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            let mut rest = bytes;
+            write(self.fd.get_ref(), &mut rest)?;
+            if rest.len() < bytes.len() {
+                self.full = None;
+                return Poll::Ready(Ok(bytes.len() - rest.len()));
+            }
+            let full = match self.full.take() {
+                Some(full) => full,
+                None => watched(self.fd.get_ref().try_clone()?, Interest::WRITABLE)?,
+            };
+            ready!(self.full.insert(full).poll_write_ready(context))?.clear_ready();
+        }
     }
 }
 
@@ -101,7 +120,6 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use std::future::poll_fn;
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
 
@@ -136,7 +154,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_does_not_fit_waits_until_the_peer_reads() {
-        let (socket, mut theirs) = pair();
+        let (mut socket, mut theirs) = pair();
         let long: Vec<u8> = (0..4_000_000u32).map(|i| i as u8).collect();
         let mut write = tokio::spawn({
             let long = long.clone();
@@ -153,7 +171,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_peer_that_is_gone_is_an_error() {
-        let (socket, theirs) = pair();
+        let (mut socket, theirs) = pair();
         drop(theirs);
         assert!(socket.write_all(b"x", Duration::MAX).await.is_err());
         assert_eq!(read(&socket, 3).await, b"");

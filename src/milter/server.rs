@@ -4,9 +4,9 @@
 
 use super::held::Held;
 use super::session::{Milter, Side, Talk};
-use crate::delegation::Gate;
 use crate::delegation::server::Listener;
 use crate::delegation::stats::is_worth_a_line;
+use crate::delegation::{Gate, Socket};
 use indymilter::{Callbacks, Config};
 use std::future::Future;
 use std::io;
@@ -16,7 +16,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Notify;
 use tokio::time::Sleep;
 
@@ -124,9 +123,9 @@ impl indymilter::Listener for Door {
                 self.waiting = None;
             }
             match ready!(self.incoming(context)) {
-                Ok(stream) => {
+                Ok(socket) => {
                     self.pause = ACCEPT_PAUSE.0;
-                    if let Some(session) = self.admit(stream) {
+                    if let Some(session) = self.admit(socket) {
                         return Poll::Ready(Ok(session));
                     }
                 }
@@ -137,20 +136,20 @@ impl indymilter::Listener for Door {
 }
 
 impl Door {
-    fn incoming(&self, context: &mut Context<'_>) -> Poll<io::Result<Stream>> {
-        match &self.listener {
-            Listener::Unix(listener) => listener.poll_accept(context).map_ok(|(stream, _)| Stream::Unix(stream)),
-            Listener::Tcp(listener) => listener.poll_accept(context).map(|accepted| {
-                let (stream, _) = accepted?;
+    fn incoming(&self, context: &mut Context<'_>) -> Poll<io::Result<Socket>> {
+        Poll::Ready(match &self.listener {
+            Listener::Unix(listener) => Socket::new(ready!(listener.poll_accept(context))?.0.into_std()?),
+            Listener::Tcp(listener) => {
+                let (stream, _) = ready!(listener.poll_accept(context))?;
                 stream.set_nodelay(true)?;
-                Ok(Stream::Tcp(stream))
-            }),
-        }
+                Socket::new(stream.into_std()?)
+            }
+        })
     }
 
     /// Gives a connection its place, or closes it where there are too many: Postfix then applies its default action at
     /// once.
-    fn admit(&self, stream: Stream) -> Option<Session> {
+    fn admit(&self, socket: Socket) -> Option<Session> {
         let (server, stats) = (&self.server, &self.server.milter.stats);
         stats.accepted.fetch_add(1, Relaxed);
         // Listeners that admit at once may go over it by as many as they are.
@@ -165,7 +164,7 @@ impl Door {
             return None;
         }
         stats.sessions.fetch_add(1, Relaxed);
-        Some(Session { stream, held: Held::default(), server: server.clone() })
+        Some(Session { socket, held: Held::default(), server: server.clone() })
     }
 
     fn wait_after(&mut self, error: &io::Error) {
@@ -180,14 +179,9 @@ impl Door {
 
 /// The connection of a session, which counts it for as long as it lives, also when its task panics.
 pub struct Session {
-    stream: Stream,
+    socket: Socket,
     held: Held,
     server: Arc<Server>,
-}
-
-enum Stream {
-    Unix(UnixStream),
-    Tcp(TcpStream),
 }
 
 impl Drop for Session {
@@ -198,11 +192,10 @@ impl Drop for Session {
 }
 
 impl AsyncRead for Session {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Unix(stream) => Pin::new(stream).poll_read(context, into),
-            Stream::Tcp(stream) => Pin::new(stream).poll_read(context, into),
-        }
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let read = ready!(self.socket.poll_read(context, into.initialize_unfilled()))?;
+        into.advance(read);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -214,9 +207,9 @@ impl AsyncWrite for Session {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self { stream, held, .. } = &mut *self;
+        let Self { socket, held, .. } = &mut *self;
         while !held.due().is_empty() {
-            match ready!(stream.poll_write(context, held.due()))? {
+            match ready!(socket.poll_write(context, held.due()))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 n => held.wrote(n),
             }
@@ -224,21 +217,9 @@ impl AsyncWrite for Session {
         Poll::Ready(Ok(()))
     }
 
-    /// Changes without a last word are not sent.
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(context),
-            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
-        }
-    }
-}
-
-impl Stream {
-    fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
-            Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
-        }
+    /// The connection ends with its owner, who drops it now. Changes without a last word are not sent.
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_flush(context)
     }
 }
 
@@ -256,6 +237,7 @@ mod tests {
     use crate::suppression::{Confirmer, Index};
     use std::path::Path;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
 
     /// What Postfix 3.7 offers: version, actions, steps.
     const OFFER: [u32; 3] = [6, 0x1ff, 0x1f_ffff];

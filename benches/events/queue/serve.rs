@@ -16,49 +16,22 @@ const MOST: usize = 10;
 const LONGEST_POLL: Duration = Duration::from_secs(20);
 
 /// A call or an entry of a batch that is refused.
-const INVALID_HANDLE: Refusal = Refusal {
-    status: 400,
-    shape: "com.amazonaws.sqs#ReceiptHandleIsInvalid",
-    code: "ReceiptHandleIsInvalid",
-    sender_fault: true,
-};
-const NOT_IN_FLIGHT: Refusal = Refusal {
-    status: 400,
-    shape: "com.amazonaws.sqs#MessageNotInflight",
-    code: "AWS.SimpleQueueService.MessageNotInflight",
-    sender_fault: true,
-};
-const NO_QUEUE: Refusal = Refusal {
-    status: 400,
-    shape: "com.amazonaws.sqs#QueueDoesNotExist",
-    code: "AWS.SimpleQueueService.NonExistentQueue",
-    sender_fault: true,
-};
-const BATCH_LENGTH: Refusal = Refusal {
-    status: 400,
-    shape: "com.amazonaws.sqs#TooManyEntriesInBatchRequest",
-    code: "AWS.SimpleQueueService.TooManyEntriesInBatchRequest",
-    sender_fault: true,
-};
-const EMPTY_BATCH: Refusal = Refusal {
-    status: 400,
-    shape: "com.amazonaws.sqs#EmptyBatchRequest",
-    code: "AWS.SimpleQueueService.EmptyBatchRequest",
-    sender_fault: true,
-};
-const BAD_VALUE: Refusal = Refusal {
-    status: 400,
-    shape: "com.amazonaws.sqs#InvalidParameterValueException",
-    code: "InvalidParameterValue",
-    sender_fault: true,
-};
-const UNSUPPORTED: Refusal = Refusal {
-    status: 400,
-    shape: "com.amazonaws.sqs#UnsupportedOperation",
-    code: "AWS.SimpleQueueService.UnsupportedOperation",
-    sender_fault: true,
-};
+const INVALID_HANDLE: Refusal = wrong("com.amazonaws.sqs#ReceiptHandleIsInvalid", "ReceiptHandleIsInvalid");
+const NOT_IN_FLIGHT: Refusal =
+    wrong("com.amazonaws.sqs#MessageNotInflight", "AWS.SimpleQueueService.MessageNotInflight");
+const NO_QUEUE: Refusal = wrong("com.amazonaws.sqs#QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue");
+const BATCH_LENGTH: Refusal =
+    wrong("com.amazonaws.sqs#TooManyEntriesInBatchRequest", "AWS.SimpleQueueService.TooManyEntriesInBatchRequest");
+const EMPTY_BATCH: Refusal = wrong("com.amazonaws.sqs#EmptyBatchRequest", "AWS.SimpleQueueService.EmptyBatchRequest");
+const BAD_VALUE: Refusal = wrong("com.amazonaws.sqs#InvalidParameterValueException", "InvalidParameterValue");
+const UNSUPPORTED: Refusal =
+    wrong("com.amazonaws.sqs#UnsupportedOperation", "AWS.SimpleQueueService.UnsupportedOperation");
 const NOT_DONE: Refusal = Refusal { status: 500, shape: "", code: "InternalError", sender_fault: false };
+
+/// What the caller is to blame for.
+const fn wrong(shape: &'static str, code: &'static str) -> Refusal {
+    Refusal { status: 400, shape, code, sender_fault: true }
+}
 
 /// Serves until the client or the queue ends the connection.
 pub fn connection(shared: &Shared, mut stream: TcpStream) -> io::Result<()> {

@@ -1,8 +1,8 @@
 //! A gatepost installation for the bench: configuration, policy folder, suppression list.
 
-use crate::process::{Server, ask};
-use crate::question::{self, Kind, SENDERS, text};
-use crate::{Result, args::Args};
+use super::Result;
+use super::question::{self, Kind, SENDERS, text};
+use super::server::{Server, ask};
 use std::fs;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -41,12 +41,12 @@ pub enum Workplace {
 }
 
 impl Workplace {
-    /// As the options say.
-    pub fn new(args: &Args) -> Result<Self> {
-        Ok(match &args.dir {
+    /// The one that the options name, or a temporary one.
+    pub fn new(named: Option<&Path>) -> Result<Self> {
+        Ok(match named {
             Some(dir) => {
                 fs::create_dir_all(dir)?;
-                Self::Named(dir.clone())
+                Self::Named(dir.to_owned())
             }
             None => Self::Temporary(tempfile::Builder::new().prefix("gatepost-bench-").tempdir()?),
         })
@@ -66,23 +66,37 @@ impl Workplace {
 pub struct Installation {
     name: String,
     dir: PathBuf,
+    socket: PathBuf,
 }
 
 impl Installation {
     /// Writes configuration and policy: the senders that ask, and more lines up to `lines`.
     pub fn new(name: &str, place: &Path, lines: usize) -> Result<Self> {
-        let this = Self { name: name.to_owned(), dir: place.join(name) };
+        Self::write(name, place, lines, &place.join(name), "0600", "")
+    }
+
+    /// The same with a milter, and its sockets in the folder `sockets`, where a Postfix finds them.
+    pub fn with_milter(name: &str, place: &Path, lines: usize, sockets: &Path) -> Result<Self> {
+        let socket = sockets.join("milter.sock").display().to_string();
+        let milter = format!("\n[milter]\nlisten = [\"unix:{socket}\"]\nses_configuration_set = \"relay-events\"\n");
+        Self::write(name, place, lines, sockets, "0666", &milter)
+    }
+
+    fn write(name: &str, place: &Path, lines: usize, sockets: &Path, mode: &str, milter: &str) -> Result<Self> {
+        let this = Self { name: name.to_owned(), dir: place.join(name), socket: sockets.join("policy.sock") };
         fs::create_dir_all(this.dir.join("policy"))?;
+        fs::create_dir_all(this.dir.join("state"))?;
+        // Not beside policy/: that folder is watched, as /etc/gatepost is.
+        fs::create_dir_all(this.dir.join("log"))?;
         fs::write(this.dir.join("policy/policy.toml"), POLICY_TOML)?;
         fs::write(this.allowed_senders(), allowlist(lines))?;
-        let dir = this.dir.display();
+        let (dir, socket) = (this.dir.display(), this.socket.display());
         let config = format!(
             "policy_dir = \"{dir}/policy\"\nstate_dir = \"{dir}/state\"\n\n[delegation]\nlisten = \
-             [\"unix:{dir}/policy.sock\"]\nsocket_mode = \"0600\"\n\n[suppression]\nstore = \
-             \"sqlite:{dir}/state/gatepost.db\"\n\n[event_log]\noutput = \"file:{dir}/mail.log\"\n"
+             [\"unix:{socket}\"]\nsocket_mode = \"{mode}\"\n{milter}\n[suppression]\nstore = \
+             \"sqlite:{dir}/state/gatepost.db\"\n\n[event_log]\noutput = \"file:{dir}/log/mail.log\"\n"
         );
         fs::write(this.config(), config)?;
-        fs::create_dir_all(this.dir.join("state"))?;
         Ok(this)
     }
 
@@ -119,7 +133,7 @@ impl Installation {
         let mut command = self.gatepost();
         let log = fs::File::create(self.dir.join("daemon.log"))?;
         command.arg("serve").stderr(log).stdout(Stdio::null());
-        let started = Server::start(&self.name, self.dir.join("policy.sock"), command);
+        let started = Server::start(&self.name, self.socket.clone(), command);
         started.map_err(|e| {
             let log = fs::read_to_string(self.dir.join("daemon.log")).unwrap_or_default();
             format!("{e}\n{log}").into()
@@ -147,6 +161,11 @@ impl Installation {
     /// The allowlist's file.
     pub fn allowed_senders(&self) -> PathBuf {
         self.dir.join("policy/allowed_senders")
+    }
+
+    /// Its own log.
+    pub fn log(&self) -> PathBuf {
+        self.dir.join("log/mail.log")
     }
 
     /// Its folder.

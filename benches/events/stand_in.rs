@@ -1,16 +1,15 @@
-//! Processes: the stand-in for SQS in one of its own, and what a process has used.
+//! The stand-in for SQS, in a process of its own.
 
-use crate::Result;
+use crate::common::Result;
 use crate::queue::{Action, Queue, Settings};
 use crate::sample::{Mix, Sample};
-use std::fs::read_to_string;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 /// The first argument of a process in the stand-in's role.
-pub const QUEUE_ROLE: &str = "--role=queue";
+pub const ROLE: &str = "--role=queue";
 
 /// Longer than any measurement takes, so that no event comes twice for slowness.
 const VISIBILITY: Duration = Duration::from_secs(600);
@@ -27,7 +26,7 @@ pub struct Load {
 }
 
 /// `--role=queue EVENTS RECIPIENTS BEFOREHAND`: says its URL on stdout and serves until stdin ends.
-pub fn serve_queue(args: &[String]) -> Result<()> {
+pub fn serve(args: &[String]) -> Result<()> {
     let [events, recipients, beforehand] = args else {
         return Err("usage: --role=queue EVENTS RECIPIENTS BEFOREHAND".into());
     };
@@ -74,7 +73,7 @@ impl StandIn {
     pub fn start(load: Load) -> Result<Self> {
         let words = [load.events.to_string(), load.recipients.to_string(), load.beforehand.to_string()];
         let mut command = Command::new(std::env::current_exe()?);
-        let mut child = command.arg(QUEUE_ROLE).args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut child = command.arg(ROLE).args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut url = String::new();
         BufReader::new(child.stdout.take().ok_or("no stdout")?).read_line(&mut url)?;
         Ok(Self { child, url: url.trim().to_owned() })
@@ -116,24 +115,4 @@ impl Drop for StandIn {
         drop(self.child.stdin.take());
         let _ = self.child.wait();
     }
-}
-
-/// The CPU time of a process: its threads' time on a CPU, in the kernel too (schedstat counts nanoseconds;
-/// utime and stime of /proc/PID/stat have ticks of 10 ms). Threads that have ended are not in it.
-pub fn cpu_time(pid: u32) -> Result<Duration> {
-    let mut total = Duration::ZERO;
-    for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-        // A thread may end in between.
-        let Ok(stat) = read_to_string(thread?.path().join("schedstat")) else { continue };
-        let nanos = stat.split(' ').next().and_then(|n| n.parse().ok()).ok_or("no schedstat")?;
-        total += Duration::from_nanos(nanos);
-    }
-    Ok(total)
-}
-
-/// VmRSS of a process, in MiB.
-pub fn resident(pid: u32) -> Result<f64> {
-    let status = read_to_string(format!("/proc/{pid}/status"))?;
-    let value = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
-    Ok(value.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
 }
