@@ -6,6 +6,7 @@
 
 use super::watch::Watch;
 use crate::delegation::House;
+use crate::events::stats::unix_now;
 use crate::mail::Rewriting;
 use crate::rules::{Files, ListRules, Problem, Rules, load};
 use notify::Event;
@@ -13,7 +14,7 @@ use std::fs::Metadata;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -48,6 +49,8 @@ pub struct ReloadState {
     pub failures: AtomicU64,
     /// Policies that were.
     pub reloads: AtomicU64,
+    /// When the policy in force was taken, Unix seconds.
+    pub taken: AtomicI64,
     failed: AtomicBool,
     problems: Mutex<Vec<Problem>>,
 }
@@ -208,6 +211,7 @@ impl Reloader {
         let events = messages.clone();
         let tell = move |event| drop(events.send(Message::Event(event)));
         state.set(problems);
+        state.taken.store(unix_now(), Relaxed);
         let mut worker = Worker {
             policy_dir,
             rewriting,
@@ -485,6 +489,7 @@ impl Worker {
         let new = finished(rules, &self.rewriting, &self.policy_dir, generation);
         let old = self.house.rules.swap(Arc::new(new));
         self.state.reloads.fetch_add(1, Relaxed);
+        self.state.taken.store(unix_now(), Relaxed);
         self.state.set(Vec::new());
         log_all(warnings);
         tracing::info!(generation, allowed_senders = entries, "New policy in force.");
