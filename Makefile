@@ -7,7 +7,8 @@ export CARGO_TARGET_DIR
 # To build: a C compiler for the bundled SQLite. To run: Postfix, what tests and demo look at it with, and Python for what
 # stands for Amazon's services.
 BUILD_PACKAGES := gcc libc6-dev
-RUN_PACKAGES := postfix swaks pflogsumm systemd ca-certificates python3 python3-venv faketime
+RUN_PACKAGES := postfix swaks pflogsumm systemd ca-certificates python3 python3-venv faketime chromium chromium-driver \
+  prometheus
 
 # Postfix must be started by root. Built as whoever calls, run by sudo.
 ifneq ($(shell id -u),0)

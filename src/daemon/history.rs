@@ -2,6 +2,7 @@
 //! of its own. Bounded, in memory, gone with the process.
 
 use super::admin::Office;
+use super::status::rfc3339;
 use crate::decide::Check;
 use crate::delegation::Gate;
 use crate::delegation::answer::unix_time;
@@ -48,8 +49,8 @@ struct Minutes {
 /// Rates per minute in steps of equal length; `null` where nothing was measured, such as before the start.
 #[derive(Debug, PartialEq, Serialize)]
 pub struct Rates {
-    /// The begin of the first step, Unix seconds.
-    pub from: i64,
+    /// The begin of the first step, RFC 3339.
+    pub from: String,
     /// The length of a step.
     pub step_seconds: i64,
     /// See [`Totals`].
@@ -143,7 +144,7 @@ impl History {
             sums.iter().map(rate).collect()
         };
         Rates {
-            from: first * length,
+            from: rfc3339(first * length),
             step_seconds: length,
             accepted: rates(|t| t.accepted),
             refused: rates(|t| t.refused),
@@ -194,7 +195,7 @@ mod tests {
             history.take(totals(total), now);
         }
         let hour = history.rates(36_630, 1, 10);
-        assert_eq!((hour.from, hour.step_seconds), (36_000, 60));
+        assert_eq!((&*hour.from, hour.step_seconds), ("1970-01-01T10:00:00Z", 60));
         let some = |n: f64| Some(n);
         assert_eq!(hour.accepted, [None, None, None, some(5.0), some(20.0), some(15.0), None, None, None, some(10.0)]);
         assert_eq!(history.rates(36_630, 5, 2).accepted, [some(12.5), some(12.5)]);

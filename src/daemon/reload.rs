@@ -465,6 +465,8 @@ impl Worker {
     fn failed(&mut self, problems: Vec<Problem>, digest: u64, why: Why) {
         self.shrunk = None;
         let news = std::mem::replace(&mut self.digest, digest) != digest;
+        // Who reads the line may ask health at once.
+        self.state.set(problems.clone());
         if news {
             self.state.failures.fetch_add(1, Relaxed);
         }
@@ -476,7 +478,6 @@ impl Worker {
                 "The policy folder has problems; the last good rules stay in force."
             );
         }
-        self.state.set(problems);
     }
 
     fn take(&mut self, rules: Rules, warnings: &[Problem], files: &Files, digest: u64) {

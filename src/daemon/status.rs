@@ -333,6 +333,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn rfc3339(unix_seconds: i64) -> String {
+/// A time in Unix seconds as RFC 3339 writes it.
+pub(super) fn rfc3339(unix_seconds: i64) -> String {
     Timestamp::from_second(unix_seconds).unwrap_or_default().to_string()
 }

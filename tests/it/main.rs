@@ -3,13 +3,14 @@
 //!
 //! Harness: [`postfix`] is a scratch Postfix, [`sink`] what it hands its mail to, [`smtp`] a client that
 //! hides nothing, [`gatepost`] the binary under test, [`asker`] asks it without a Postfix, [`faults`]
-//! daemons in trouble, [`aws`] what stands for Amazon's services, [`queue`] a daemon that follows a stand-in for SQS.
+//! daemons in trouble, [`aws`] what stands for Amazon's services, [`browser`] is Chromium, [`queue`] a daemon that follows a stand-in for SQS.
 //! Nothing waits by sleeping:
 //! [`wait`] asks until a condition holds or a deadline passes. Whatever is started is ended by its pid.
 #![allow(clippy::unwrap_used, reason = "the harness is part of the tests")]
 
 mod asker;
 mod aws;
+mod browser;
 mod faults;
 mod gatepost;
 mod postfix;
@@ -29,9 +30,11 @@ mod events_corpus;
 mod events_crash;
 mod ingest;
 mod limits;
+mod metrics;
 mod milter;
 mod milter_wire;
 mod moto;
+mod page;
 mod pflogsumm;
 mod quarantine;
 mod queue_faults;
