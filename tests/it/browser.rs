@@ -100,7 +100,7 @@ impl Browser {
         assert!(decoder.wait().unwrap().success());
     }
 
-    /// The addresses that were asked for since the last time.
+    /// The addresses that were asked for since the last time, but for those of the browser's own start page.
     pub fn requests(&self) -> Vec<String> {
         let sent = |entry: &Value| {
             let message: Value = serde_json::from_str(entry["message"].as_str()?).ok()?;
@@ -108,7 +108,7 @@ impl Browser {
             let is_request = message["method"] == "Network.requestWillBeSent";
             is_request.then(|| message["params"]["request"]["url"].as_str().unwrap_or_default().to_owned())
         };
-        self.log("performance").iter().filter_map(sent).collect()
+        self.log("performance").iter().filter_map(sent).filter(|url| !url.starts_with("chrome://")).collect()
     }
 
     /// What the page, or the browser about it, complained of since the last time.

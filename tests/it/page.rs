@@ -219,6 +219,14 @@ fn the_page_in_a_browser() {
         "the next refusal",
         "document.querySelector('#refusals tbody tr').innerText.includes('later@example.org')",
     );
+    // A minute is long for a test, so the curve is drawn from given ones: with a gap, a lone one, and none at all.
+    for (minutes, curves) in [("[1, 2, null, 3]", 2), ("[null, 0]", 1), ("[null, null]", 0)] {
+        let rates = format!("{{from: '2026-11-20T10:00:00Z', step_seconds: 60, accepted: {minutes}}}");
+        let path =
+            browser.run(&format!("return chart('x', {rates}, 'accepted').querySelector('.curve').getAttribute('d')"));
+        let path = path.as_str().unwrap();
+        assert_eq!((path.matches('M').count(), path.contains("NaN")), (curves, false), "{minutes}: {path}");
+    }
     // A search, by keyboard.
     browser.run("document.querySelector('#q').value = 'evil.example'; document.querySelector('form').requestSubmit()");
     browser.wait_until("what was found", "document.querySelectorAll('#found tbody tr').length === 1");
@@ -249,7 +257,7 @@ fn the_page_in_a_browser() {
 
     let asked = browser.requests();
     assert!(asked.len() >= 4, "{asked:?}");
-    let foreign: Vec<_> = asked.iter().filter(|url| !url.starts_with(&base) && !url.starts_with("data:,")).collect();
+    let foreign: Vec<_> = asked.iter().filter(|url| !url.starts_with(&base) && !url.starts_with("data:")).collect();
     assert!(foreign.is_empty(), "{foreign:?}");
     let complaints: Vec<_> = browser.complaints().into_iter().filter(|c| !c.contains("status.json")).collect();
     assert!(complaints.is_empty(), "{complaints:?}");
