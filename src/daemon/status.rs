@@ -182,6 +182,7 @@ impl Office {
     fn status_now(&self, addresses: bool, limits: Option<&(Instant, i64, Vec<Row>)>) -> Status {
         let (now, totals) = (unix_now(), self.totals());
         let health = self.health(addresses);
+        let problems = in_words(&health);
         let (limits_taken, rows) = limits.map_or((now, &[][..]), |(_, taken, rows)| (*taken, rows));
         Status {
             taken: rfc3339(now),
@@ -189,8 +190,8 @@ impl Office {
             version: env!("CARGO_PKG_VERSION"),
             started: rfc3339(self.started),
             addresses,
-            status: health.status(),
-            problems: in_words(&health),
+            status: if problems.is_empty() { "ok" } else { "degraded" },
+            problems,
             policy: Policy {
                 generation: health.generation,
                 taken: rfc3339(self.reload.taken.load(Relaxed)),

@@ -125,6 +125,7 @@ impl Asker {
             let mut bytes = [0; 4096];
             match self.stream.read(&mut bytes) {
                 Ok(n) if n > 0 => self.read.extend_from_slice(&bytes[..n]),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 // A peer that closes with bytes of ours unread resets the connection.
                 Err(e) if e.kind() != io::ErrorKind::ConnectionReset => panic!("neither answer nor end: {e}"),
                 _ => {
