@@ -49,11 +49,17 @@ fn the_data_hold_what_was_decided_and_over_tcp_no_address() {
     wait::until("the entry in the index", wait::LONG, || {
         (home.metric("gatepost_suppressed_entries") == 1.0).then_some(())
     });
-    assert!(home.ask(&Question::rcpt("info@example.com", "gone@example.net")).starts_with("550"));
+    // A store that takes longer than 50 ms to confirm lets mail pass, as on a loaded machine.
+    let mut passed = 0;
+    wait::until("the refusal", wait::LONG, || {
+        let refused = home.ask(&Question::rcpt("info@example.com", "gone@example.net")).starts_with("550");
+        passed += u32::from(!refused);
+        refused.then_some(())
+    });
     let whole = status_with(&home, 4);
     assert_eq!((&whole["addresses"], &whole["status"]), (&json!(true), &json!("ok")));
     let (accepted, refused) = (&whole["totals"]["accepted"], &whole["totals"]["refused"]);
-    assert_eq!((accepted, refused, &whole["day"]["totals"]["refused"]), (&json!(3), &json!(4), &json!(4)));
+    assert_eq!((accepted, refused, &whole["day"]["totals"]["refused"]), (&json!(3 + passed), &json!(4), &json!(4)));
     assert_eq!(whole["refusals"][0]["to"], "gone@example.net");
     assert_eq!(whole["refusals"][0]["code"], "550 5.1.1");
     let by = |rule: &str, decision: &str| {
