@@ -4,10 +4,12 @@ SHELL := /bin/bash
 CARGO_TARGET_DIR ?= target
 export CARGO_TARGET_DIR
 
-# To build: a C compiler for the bundled SQLite. To run: Postfix, what tests and demo look at it with, and Python for what
-# stands for Amazon's services.
+# To build: a C compiler for the bundled SQLite. To run: Postfix, what the demo looks at it with, and Python for what stands
+# for Amazon's services.
 BUILD_PACKAGES := gcc libc6-dev
-RUN_PACKAGES := postfix swaks pflogsumm miltertest systemd procps ca-certificates python3 python3-venv faketime
+RUN_PACKAGES := postfix swaks systemd procps ca-certificates python3 python3-venv
+# What only tests look at it with, Prometheus and a browser among them.
+TEST_PACKAGES := pflogsumm miltertest faketime chromium chromium-driver prometheus
 
 # Postfix must be started by root. Built as whoever calls, run by sudo.
 ifneq ($(shell id -u),0)
@@ -15,13 +17,13 @@ AS_ROOT := sudo --preserve-env=KEEP,TMPDIR,GATEPOST_KILLS,GATEPOST_RESTARTS
 RUNNER := --config "target.'cfg(unix)'.runner = '$(AS_ROOT)'"
 endif
 
-.PHONY: demo test lint bench crash restarts audit fuzz packages venv
+.PHONY: demo test lint bench crash restarts audit fuzz packages test-packages venv
 
 demo: packages
 	cargo build --locked
 	$(AS_ROOT) demo/run "$(CARGO_TARGET_DIR)/debug/gatepost"
 
-test: packages venv
+test: test-packages venv
 	cargo build --locked --all-targets
 	cargo test --locked $(RUNNER)
 	cargo test --locked $(RUNNER) --bench policy --bench milter --bench events --bench trace
@@ -31,7 +33,7 @@ lint:
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 
-bench: packages venv
+bench: test-packages venv
 	benches/run
 
 # kill -9 at random moments under event load.
@@ -55,6 +57,9 @@ fuzz:
 
 packages:
 	@.ci/packages $(BUILD_PACKAGES) $(RUN_PACKAGES)
+
+test-packages:
+	@.ci/packages $(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES)
 
 # Python with moto, boto3 and cfn-lint, in $(CARGO_TARGET_DIR)/venv.
 venv: packages

@@ -1,14 +1,21 @@
-//! The admin listener: health, metrics and limits over HTTP. A Unix socket may do all; TCP (loopback
+//! The admin listener: health, metrics, the status page and limits over HTTP. A Unix socket may do all; TCP (loopback
 //! by default) shows no addresses and changes nothing.
 
+use super::event_log::WriterDesk;
+use super::guard::Door;
+use super::history::History;
 use super::listeners::Endpoint;
+use super::{page, status};
 use crate::delegation::answer::unix_time;
 use crate::delegation::{Gate, House};
 use crate::events::Stats;
+use crate::events::stats::unix_now;
 use crate::meters::{Filter, Shown};
 use crate::rules::{Problem, Rules};
-use axum::extract::{Query, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, Request, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -16,6 +23,7 @@ use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use tokio::sync::Mutex;
 
 use super::reload::ReloadState;
 use crate::delegation::server::Listener;
@@ -38,6 +46,14 @@ pub struct Office {
     pub events: Arc<Stats>,
     /// The milter, where there is one.
     pub milter: Option<Arc<crate::milter::Stats>>,
+    /// The writer of the mail log.
+    pub log: Arc<WriterDesk>,
+    /// A day of rates.
+    pub history: History,
+    /// When the daemon started, Unix seconds.
+    pub started: i64,
+    /// What the status page was told last. Held while it is made anew.
+    pub kept: Arc<Mutex<status::Kept>>,
 }
 
 /// How the store is.
@@ -46,6 +62,20 @@ pub struct StoreHealth(pub Box<dyn Fn() -> Option<String> + Send + Sync>);
 impl std::fmt::Debug for StoreHealth {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("StoreHealth")
+    }
+}
+
+/// What one listener shows of the office.
+#[derive(Clone)]
+struct Counter {
+    office: Arc<Office>,
+    door: Door,
+}
+
+impl Counter {
+    /// Addresses are shown where only root and the daemon's own user come in.
+    fn addresses(&self) -> bool {
+        matches!(self.door, Door::Unix)
     }
 }
 
@@ -59,16 +89,7 @@ pub async fn serve(
     listener: Listener,
     gate: Arc<Gate>,
 ) -> std::io::Result<()> {
-    let mut routes = Router::new().route("/metrics", get(metrics));
-    routes = match endpoint {
-        Endpoint::Unix(_) => routes
-            .route("/health", get(health))
-            .route("/healthz", get(health))
-            .route("/limits", get(limits))
-            .route("/limits/reset", post(reset)),
-        Endpoint::Inet(_) => routes.route("/health", get(health_in_short)).route("/healthz", get(health_in_short)),
-    };
-    let routes = routes.with_state(office);
+    let routes = routes(Counter { office, door: Door::of(&endpoint) });
     let closed = async move { gate.closed().await };
     match listener {
         Listener::Unix(listener) => axum::serve(listener, routes).with_graceful_shutdown(closed).await,
@@ -76,46 +97,112 @@ pub async fn serve(
     }
 }
 
+/// Health and metrics, which hold no addresses over TCP, are for machines that call the relay by any name.
+fn routes(counter: Counter) -> Router {
+    let mut guarded = Router::new().route("/", get(page::page)).route("/status.json", get(status_json));
+    if counter.addresses() {
+        guarded = guarded
+            .route("/limits", get(limits))
+            .route("/limits/reset", post(reset))
+            .route("/search.json", get(search));
+    }
+    let check = middleware::from_fn_with_state(counter.clone(), guard);
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/health", get(health))
+        .route("/healthz", get(health))
+        .merge(guarded.route_layer(check))
+        .fallback(|| async { (StatusCode::NOT_FOUND, "There is nothing here; the status page is at /.\n") })
+        .method_not_allowed_fallback(|| async {
+            (StatusCode::METHOD_NOT_ALLOWED, "Not by this method: what is here is read with GET.\n")
+        })
+        .layer(middleware::map_response(page::with_headers))
+        .with_state(counter)
+}
+
+async fn guard(State(counter): State<Counter>, request: Request, next: Next) -> Response {
+    match counter.door.check(request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+/// What `/health` says.
 #[derive(Serialize)]
-struct Health {
+pub(super) struct Health {
     status: &'static str,
-    generation: u64,
-    policy_problems: Vec<String>,
-    suppression_store: Option<String>,
-    suppressed_entries: usize,
+    pub generation: u64,
+    pub policy_problems: Vec<String>,
+    pub suppression_store: Option<String>,
+    pub suppressed_entries: usize,
     /// Sessions that are open; null where there is no milter.
-    milter_sessions: Option<u64>,
-    events: Vec<String>,
+    pub milter_sessions: Option<u64>,
+    pub events: Vec<String>,
+    /// Why decision lines wait; said, and no 503: a machine may have no syslog, and is as sound without.
+    pub event_log: Option<String>,
+}
+
+impl Office {
+    /// How it goes; without `addresses` where the problems are, and not what the files say there.
+    pub(super) fn health(&self, addresses: bool) -> Health {
+        let problem = if addresses { ToString::to_string } else { place };
+        let trouble = |words: String| match addresses {
+            true => words,
+            false => "in trouble; the admin Unix socket and the log say more".to_owned(),
+        };
+        let health = Health {
+            status: "ok",
+            generation: self.house.rules.load().generation,
+            policy_problems: self.reload.problems().iter().map(problem).collect(),
+            suppression_store: (self.store.0)().map(trouble),
+            suppressed_entries: self.house.index.len(),
+            milter_sessions: self.milter.as_ref().map(|stats| stats.sessions.load(Relaxed)),
+            events: self.events.complaints(unix_now()).into_iter().map(trouble).collect(),
+            event_log: self.log.trouble.words().map(trouble),
+        };
+        let sound = health.policy_problems.is_empty() && health.suppression_store.is_none() && health.events.is_empty();
+        Health { status: if sound { "ok" } else { "degraded" }, ..health }
+    }
+
+    /// The counters that match.
+    pub(super) fn rows(&self, filter: &Filter<'_>) -> Vec<Row> {
+        self.house.meters.show(filter, unix_time()).into_iter().map(Row::from).collect()
+    }
 }
 
 /// 200 while policy is answered by the rules that the operator wrote; 503 where something is wrong
 /// that an operator must see to (mail goes on).
-async fn health(State(office): State<Arc<Office>>) -> Response {
-    health_of(&office, ToString::to_string, |trouble| trouble)
+async fn health(State(counter): State<Counter>) -> Response {
+    let health = counter.office.health(counter.addresses());
+    let status = if health.status == "ok" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(health)).into_response()
 }
 
-/// The same for everybody: where the problems are, and not what the files say there, which may be
-/// addresses.
-async fn health_in_short(State(office): State<Arc<Office>>) -> Response {
-    health_of(&office, place, |_| "in trouble; the admin Unix socket and the log say more".to_owned())
+async fn status_json(State(counter): State<Counter>) -> Response {
+    // One at a time, whoever asks: what waits here holds no thread.
+    let mut kept = counter.office.kept.clone().lock_owned().await;
+    in_the_background(move || json(counter.office.status(counter.addresses(), &mut kept))).await
 }
 
-fn health_of(office: &Office, problem: fn(&Problem) -> String, trouble: fn(String) -> String) -> Response {
-    let now = i64::try_from(unix_time().as_secs()).unwrap_or(i64::MAX);
-    let health = Health {
-        status: "ok",
-        generation: office.house.rules.load().generation,
-        policy_problems: office.reload.problems().iter().map(problem).collect(),
-        suppression_store: (office.store.0)().map(trouble),
-        suppressed_entries: office.house.index.len(),
-        milter_sessions: office.milter.as_ref().map(|stats| stats.sessions.load(Relaxed)),
-        events: office.events.complaints(now).into_iter().map(trouble).collect(),
-    };
-    let sound = health.policy_problems.is_empty() && health.suppression_store.is_none() && health.events.is_empty();
-    if sound {
-        Json(health).into_response()
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, Json(Health { status: "degraded", ..health })).into_response()
+/// `?q=TEXT`
+#[derive(Debug, Deserialize)]
+struct Asked {
+    q: String,
+}
+
+async fn search(State(counter): State<Counter>, asked: Result<Query<Asked>, QueryRejection>) -> Response {
+    match asked {
+        Ok(Query(Asked { q })) if !q.trim().is_empty() => {
+            in_the_background(move || json(counter.office.search(&q))).await
+        }
+        _ => (StatusCode::BAD_REQUEST, "q= is to name an address, a client or another text.\n").into_response(),
+    }
+}
+
+fn json(text: serde_json::Result<String>) -> Response {
+    match text {
+        Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
 
@@ -123,7 +210,7 @@ fn place(problem: &Problem) -> String {
     format!("{}:{}:{}", problem.file.display(), problem.line.max(1), problem.column.max(1))
 }
 
-async fn metrics(State(office): State<Arc<Office>>) -> Response {
+async fn metrics(State(Counter { office, .. }): State<Counter>) -> Response {
     let mut text = String::new();
     match prometheus_client::encoding::text::encode(&mut text, &office.registry) {
         Ok(()) => ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
@@ -155,7 +242,7 @@ impl Which {
 
 /// Both go through the whole table, and so to a thread that answers nobody.
 async fn limits(
-    State(office): State<Arc<Office>>,
+    State(Counter { office, .. }): State<Counter>,
     Query(which): Query<Which>,
 ) -> Result<Response, (StatusCode, String)> {
     which.check(&office.house.rules.load())?;
@@ -165,36 +252,34 @@ async fn limits(
             key: which.key.as_deref(),
             top: which.most.unwrap_or(Filter::default().top),
         };
-        office.house.meters.show(&filter, unix_time()).into_iter().map(Row::from).collect::<Vec<Row>>()
+        Json(office.rows(&filter)).into_response()
     };
     Ok(in_the_background(rows).await)
 }
 
-async fn in_the_background<T: Serialize + Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Response {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => Json(done).into_response(),
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-    }
+async fn in_the_background(work: impl FnOnce() -> Response + Send + 'static) -> Response {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }
 
 /// A counter, as `gatepost limits show --json` prints it.
-#[derive(Serialize)]
-struct Row {
-    limit: String,
-    key: String,
-    rate: String,
-    used: u32,
-    burst: u32,
-    available: u32,
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Row {
+    pub limit: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    pub rate: String,
+    pub used: u32,
+    pub burst: u32,
+    pub available: u32,
     /// Seconds until one more would pass; 0: now.
-    next_free_seconds: f64,
+    pub next_free_seconds: f64,
 }
 
 impl From<Shown> for Row {
     fn from(shown: Shown) -> Self {
         Self {
             limit: shown.limit,
-            key: shown.key,
+            key: Some(shown.key),
             rate: shown.rate.to_string(),
             used: shown.used,
             burst: shown.burst,
@@ -210,14 +295,14 @@ struct Reset {
 }
 
 async fn reset(
-    State(office): State<Arc<Office>>,
+    State(Counter { office, .. }): State<Counter>,
     Query(which): Query<Which>,
 ) -> Result<Response, (StatusCode, String)> {
     which.check(&office.house.rules.load())?;
     let work = move || {
         let reset = office.house.meters.reset(which.limit.as_deref(), which.key.as_deref());
         tracing::info!(limit = ?which.limit, key = ?which.key, reset, "Limiter counters were reset.");
-        Reset { reset }
+        Json(Reset { reset }).into_response()
     };
     Ok(in_the_background(work).await)
 }

@@ -2,7 +2,9 @@
 //! logrotate may move away, or to stdout. Runs on a thread of its own: a log that stands still holds
 //! up nobody.
 
+use super::decisions::Decisions;
 use crate::events::MailLog;
+use crate::events::stats::{Trouble, unix_now};
 use crate::lines::{Line, Priority};
 use jiff::Zoned;
 use std::fs::File;
@@ -57,8 +59,19 @@ pub struct Writer {
     thread: JoinHandle<()>,
     /// Set once the daemon stops: until when it is tried.
     latest: Arc<OnceLock<Instant>>,
+    /// How it goes, and what it wrote lately.
+    pub desk: Arc<WriterDesk>,
+}
+
+/// What others may look at.
+#[derive(Debug, Default)]
+pub struct WriterDesk {
     /// Lines that could not be written before the daemon stopped.
-    pub lost: Arc<AtomicU64>,
+    pub lost: AtomicU64,
+    /// What keeps lines from the log.
+    pub trouble: Trouble,
+    /// What was decided lately.
+    pub decisions: Decisions,
 }
 
 impl Writer {
@@ -68,10 +81,10 @@ impl Writer {
     /// Where a file cannot be opened, or no thread can be started. Syslog may be away at the start.
     pub fn start(output: &Output, lines: Receiver<Line>) -> io::Result<Self> {
         let sink = LogSink::open(output)?;
-        let (lost, latest) = (Arc::<AtomicU64>::default(), Arc::<OnceLock<Instant>>::default());
-        let mut scribe = Scribe { sink, lost: lost.clone(), latest: latest.clone() };
+        let (desk, latest) = (Arc::<WriterDesk>::default(), Arc::<OnceLock<Instant>>::default());
+        let mut scribe = Scribe { sink, desk: desk.clone(), latest: latest.clone() };
         let thread = std::thread::Builder::new().name("event-log".into()).spawn(move || scribe.run(&lines))?;
-        Ok(Self { thread, latest, lost })
+        Ok(Self { thread, latest, desk })
     }
 
     /// Writes what waits, for a moment at most, and ends the thread. Nobody need have dropped an
@@ -91,7 +104,7 @@ impl Writer {
 
 struct Scribe {
     sink: LogSink,
-    lost: Arc<AtomicU64>,
+    desk: Arc<WriterDesk>,
     latest: Arc<OnceLock<Instant>>,
 }
 
@@ -99,12 +112,15 @@ impl Scribe {
     fn run(&mut self, lines: &Receiver<Line>) {
         loop {
             match lines.recv_timeout(PAUSE) {
-                Ok(line) => self.write(&line),
+                Ok(line) => {
+                    self.desk.decisions.note(&line, unix_now());
+                    self.write(&line);
+                }
                 Err(RecvTimeoutError::Timeout) if self.latest.get().is_none() => {}
                 Err(_) => break,
             }
         }
-        let lost = self.lost.load(Relaxed);
+        let lost = self.desk.lost.load(Relaxed);
         if lost > 0 {
             tracing::error!(lost, "The daemon stops; the event log did not take its last lines.");
         }
@@ -112,23 +128,22 @@ impl Scribe {
 
     /// Tries until the line is written; once the daemon stops, not for long.
     fn write(&mut self, line: &Line) {
-        let mut failed = false;
         loop {
             if self.latest.get().is_some_and(|latest| *latest < Instant::now()) {
-                self.lost.fetch_add(1, Relaxed);
+                self.desk.lost.fetch_add(1, Relaxed);
                 return;
             }
             match self.sink.write(line) {
                 Ok(()) => break,
-                Err(error) if !failed => {
-                    tracing::error!(%error, "Cannot write to the event log; its lines wait.");
-                    failed = true;
+                Err(error) => {
+                    if self.desk.trouble.begin("write", &error.to_string()) {
+                        tracing::error!(%error, "Cannot write to the event log; its lines wait.");
+                    }
                 }
-                Err(_) => {}
             }
             std::thread::sleep(PAUSE);
         }
-        if failed {
+        if self.desk.trouble.end() {
             tracing::info!("The event log can be written again.");
         }
     }
@@ -325,7 +340,7 @@ fn file_line(line: &Line, host: &str, pid: u32) -> String {
 }
 
 /// The first label of the host's name, as syslog prints it.
-fn hostname() -> String {
+pub(super) fn hostname() -> String {
     let uname = rustix::system::uname();
     let name = uname.nodename().to_string_lossy();
     name.split('.').next().filter(|label| !label.is_empty()).unwrap_or("localhost").to_owned()

@@ -1,7 +1,7 @@
 //! The Prometheus names of what the event side counts.
 
-use super::metrics::{counter, gauge};
-use crate::delegation::answer::unix_time;
+use super::metrics::{counter, gauge, histogram};
+use crate::events::stats::{LAG_BOUNDS_US, unix_now};
 use crate::events::{Kind, Stats};
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
@@ -40,11 +40,12 @@ pub(super) fn encode(stats: &Stats, encoder: &mut DescriptorEncoder<'_>) -> fmt:
     for (name, help, value) in gauges(stats) {
         gauge(encoder, &format!("events_{name}"), help, value)?;
     }
-    Ok(())
+    let help = "Time from an event's happening, as SES dates it, to its effect here";
+    histogram(encoder, "events_lag_seconds", help, &stats.lag.read(&LAG_BOUNDS_US))
 }
 
 fn gauges(stats: &Stats) -> Vec<(&'static str, &'static str, u64)> {
-    let now = i64::try_from(unix_time().as_secs()).unwrap_or(i64::MAX);
+    let now = unix_now();
     let past = |time: i64| time.max(0).unsigned_abs();
     let mut gauges = vec![
         ("pollers", "Pollers at work", stats.pollers.load(Relaxed)),

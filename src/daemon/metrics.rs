@@ -3,19 +3,20 @@
 
 use crate::decide::Check;
 use crate::delegation::House;
-use crate::delegation::stats::Kind;
+use crate::delegation::stats::{Buckets, Kind};
 use crate::events::Stats;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::event_log::WriterDesk;
 use super::reload::ReloadState;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
-use std::sync::atomic::AtomicU64;
 
 /// Everything that is scraped.
 pub struct Sources {
@@ -23,8 +24,10 @@ pub struct Sources {
     pub house: Arc<House>,
     /// Generation and failures.
     pub reload: Arc<ReloadState>,
-    /// Lines that could not be written.
-    pub lost_lines: Arc<AtomicU64>,
+    /// The writer of the mail log.
+    pub writer: Arc<WriterDesk>,
+    /// When the daemon started, Unix seconds.
+    pub started: i64,
     /// The health of the suppression store.
     pub store_healthy: Box<dyn Fn() -> bool + Send + Sync>,
     /// The event side.
@@ -50,7 +53,9 @@ pub fn registry(sources: Sources) -> Registry {
 impl Collector for Sources {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         self.decisions(&mut encoder)?;
-        self.latency(&mut encoder)?;
+        Self::build_info(&mut encoder)?;
+        let help = "Time from the last byte of a question to its answer";
+        histogram(&mut encoder, "decision_seconds", help, &self.house.stats.latency())?;
         let stats = &self.house.stats;
         for (name, help, value) in [
             ("connections_accepted", "Delegation connections accepted", &stats.accepted),
@@ -62,7 +67,7 @@ impl Collector for Sources {
             ("limit_warnings", "Keys that passed 80 percent of a limit", &stats.near_limit),
             ("reload_failures", "Policy edits that were not taken", &self.reload.failures),
             ("reloads", "Policies taken since the start", &self.reload.reloads),
-            ("log_lines_lost", "Mail log lines that could not be written", &self.lost_lines),
+            ("log_lines_lost", "Mail log lines that could not be written", &self.writer.lost),
         ] {
             counter(&mut encoder, name, help, value.load(Relaxed))?;
         }
@@ -75,6 +80,7 @@ impl Collector for Sources {
         )?;
         counter(&mut encoder, "limiter_keys_evicted", "Limiter keys given up at the bound", meters.evicted_live())?;
         let rules = self.house.rules.load();
+        let past = |time: i64| time.max(0).unsigned_abs();
         for (name, help, value) in [
             ("connections", "Delegation connections open", stats.connections.load(Relaxed)),
             ("reload_generation", "Generation of the policy in force", rules.generation),
@@ -95,6 +101,13 @@ impl Collector for Sources {
                 u64::from((self.store_healthy)()),
             ),
             ("limiter_keys", "Keys with a limiter state", meters.len() as u64),
+            ("reload_timestamp_seconds", "When the policy in force was taken", past(self.reload.taken.load(Relaxed))),
+            ("start_timestamp_seconds", "When the daemon started", past(self.started)),
+            (
+                "log_blocked",
+                "1 while the mail log takes no decision lines",
+                u64::from(self.writer.trouble.words().is_some()),
+            ),
         ] {
             gauge(&mut encoder, name, help, value)?;
         }
@@ -122,16 +135,12 @@ impl Sources {
         Ok(())
     }
 
-    fn latency(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let (buckets, sum) = self.house.stats.latency();
-        let count = buckets.iter().map(|(_, n)| n).sum();
-        let mut metric = encoder.encode_descriptor(
-            "decision_seconds",
-            "Time from the last byte of a question to its answer",
-            None,
-            prometheus_client::metrics::MetricType::Histogram,
-        )?;
-        metric.encode_histogram::<prometheus_client::encoding::NoLabelSet>(sum, count, &buckets, None)
+    /// What says which gatepost this is; always 1.
+    fn build_info(encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let metric = ConstGauge::new(1u64);
+        let help = "1, with the version of the running gatepost";
+        let mut family = encoder.encode_descriptor("build_info", help, None, metric.metric_type())?;
+        metric.encode(family.encode_family(&[("version", env!("CARGO_PKG_VERSION"))])?)
     }
 }
 
@@ -145,4 +154,11 @@ pub(super) fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str,
     let metric = ConstGauge::new(value);
     let family = encoder.encode_descriptor(name, help, None, metric.metric_type())?;
     metric.encode(family)
+}
+
+pub(super) fn histogram(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, read: &Buckets) -> fmt::Result {
+    let (buckets, sum) = read;
+    let count = buckets.iter().map(|(_, n)| n).sum();
+    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+    metric.encode_histogram::<NoLabelSet>(*sum, count, buckets, None)
 }

@@ -2,12 +2,11 @@
 
 use super::config::{Config, Milter as Section};
 use super::listeners::{Endpoint, Opened, OwnFile};
-use super::metrics::{counter, gauge};
+use super::metrics::{counter, gauge, histogram};
 use crate::delegation::House;
 use crate::milter::stamp::Settings;
 use crate::milter::{Bounds, Milter, Server, Setup, Side, Stats};
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
-use prometheus_client::metrics::MetricType;
+use prometheus_client::encoding::DescriptorEncoder;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -102,9 +101,6 @@ pub(super) fn encode(stats: &Stats, encoder: &mut DescriptorEncoder<'_>) -> fmt:
         counter(encoder, &format!("milter_{name}"), help, value.load(Relaxed))?;
     }
     gauge(encoder, "milter_sessions", "Milter sessions open", stats.sessions.load(Relaxed))?;
-    let (buckets, sum) = stats.times();
-    let count = buckets.iter().map(|(_, n)| n).sum();
     let help = "Time from the end of a message to the last word about it";
-    let mut metric = encoder.encode_descriptor("milter_message_seconds", help, None, MetricType::Histogram)?;
-    metric.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+    histogram(encoder, "milter_message_seconds", help, &stats.times())
 }

@@ -4,15 +4,20 @@
 
 pub mod admin;
 pub mod config;
+pub mod decisions;
 pub mod event_log;
 mod event_metrics;
 pub mod events;
+mod guard;
+pub mod history;
 pub mod listeners;
 mod mail_logs;
 pub mod metrics;
 mod milter;
+mod page;
 pub mod reload;
 pub mod run;
+mod status;
 pub mod watch;
 
 pub use config::Config;

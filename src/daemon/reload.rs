@@ -8,6 +8,7 @@ mod first;
 
 use super::watch::Watch;
 use crate::delegation::House;
+use crate::events::stats::unix_now;
 use crate::mail::Rewriting;
 use crate::rules::{Files, ListRules, Problem, Rules, load};
 use first::{Present, digest_of, finished, keep_last_good, log_all};
@@ -15,7 +16,7 @@ use notify::Event;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -52,6 +53,8 @@ pub struct ReloadState {
     pub failures: AtomicU64,
     /// Policies that were.
     pub reloads: AtomicU64,
+    /// When the policy in force was taken, Unix seconds.
+    pub taken: AtomicI64,
     failed: AtomicBool,
     problems: Mutex<Vec<Problem>>,
 }
@@ -110,6 +113,7 @@ impl Reloader {
         let events = messages.clone();
         let tell = move |event| drop(events.send(Message::Event(event)));
         state.set(problems);
+        state.taken.store(unix_now(), Relaxed);
         let mut worker = Worker {
             policy_dir,
             rewriting,
@@ -363,6 +367,8 @@ impl Worker {
     fn failed(&mut self, problems: Vec<Problem>, digest: u64, why: Why) {
         self.shrunk = None;
         let news = std::mem::replace(&mut self.digest, digest) != digest;
+        // Who reads the line may ask health at once.
+        self.state.set(problems.clone());
         if news {
             self.state.failures.fetch_add(1, Relaxed);
         }
@@ -379,7 +385,6 @@ impl Worker {
                 );
             }
         }
-        self.state.set(problems);
     }
 
     fn take(&mut self, rules: Rules, warnings: &[Problem], files: &Files, digest: u64) {
@@ -392,6 +397,7 @@ impl Worker {
         let new = finished(rules, &self.rewriting, &self.policy_dir, generation);
         let old = self.house.rules.swap(Arc::new(new));
         self.state.reloads.fetch_add(1, Relaxed);
+        self.state.taken.store(unix_now(), Relaxed);
         self.state.set(Vec::new());
         log_all(warnings);
         tracing::info!(generation, allowed_senders = entries, "New policy in force.");

@@ -5,6 +5,7 @@ use super::admin::{self, Office, StoreHealth};
 use super::config::Config;
 use super::event_log::Writer;
 use super::events::EventSide;
+use super::history::{History, keep_history};
 use super::listeners::{self, Access, Endpoint, Inherited, ListenError, OwnFile};
 use super::metrics::{self, Sources};
 use super::milter::{self, MilterSide};
@@ -13,6 +14,7 @@ use crate::delegation::answer::unix_time;
 use crate::delegation::server::Bounds;
 use crate::delegation::{Gate, House, Server};
 use crate::events::Stats;
+use crate::events::stats::unix_now;
 use crate::lines::Outlet;
 use crate::meters::{self, Meters};
 use crate::milter::Milter;
@@ -129,6 +131,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Fat
     let stamping = milter.as_ref().map(|side| side.milter.clone());
     tasks.spawn(keep_state(house.clone(), stamping.clone(), config.state_dir.clone(), gate.clone()));
     tasks.spawn(feed_watchdog(gate.clone()));
+    tasks.spawn(keep_history(office.clone(), gate.clone()));
     let event_side = EventSide::start(&config, &house, &events);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!(
@@ -209,10 +212,12 @@ fn office(
     milter: &Arc<crate::milter::Stats>,
 ) -> Arc<Office> {
     let (follower, same) = (follower.clone(), follower.clone());
+    let started = unix_now();
     let registry = metrics::registry(Sources {
         house: house.clone(),
         reload: state.clone(),
-        lost_lines: writer.lost.clone(),
+        writer: writer.desk.clone(),
+        started,
         store_healthy: Box::new(move || follower.status().trouble.is_none()),
         events: events.clone(),
         milter: milter.clone(),
@@ -226,6 +231,10 @@ fn office(
         store,
         events: events.clone(),
         milter: served,
+        log: writer.desk.clone(),
+        history: History::default(),
+        started,
+        kept: Arc::default(),
     })
 }
 

@@ -5,6 +5,45 @@ use crate::decide::Check;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+/// A histogram of times that are not measured so often that threads would wait for each other.
+#[derive(Debug)]
+pub struct Histogram<const N: usize> {
+    counts: [AtomicU64; N],
+    beyond: AtomicU64,
+    sum_us: AtomicU64,
+}
+
+/// What a histogram says: (upper bound in seconds, count in this bucket), and the sum in seconds.
+pub type Buckets = (Vec<(f64, u64)>, f64);
+
+impl<const N: usize> Default for Histogram<N> {
+    fn default() -> Self {
+        Self {
+            counts: std::array::from_fn(|_| AtomicU64::new(0)),
+            beyond: AtomicU64::new(0),
+            sum_us: AtomicU64::new(0),
+        }
+    }
+}
+
+impl<const N: usize> Histogram<N> {
+    /// Counts a time, by upper bounds in microseconds.
+    pub fn add(&self, bounds_us: &[u64; N], time: Duration) {
+        let us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let count = bounds_us.iter().zip(&self.counts).find_map(|(bound, count)| (us < *bound).then_some(count));
+        count.unwrap_or(&self.beyond).fetch_add(1, Relaxed);
+        self.sum_us.fetch_add(us, Relaxed);
+    }
+
+    /// What was counted, by the same bounds.
+    #[must_use]
+    pub fn read(&self, bounds_us: &[u64; N]) -> Buckets {
+        let bounds = bounds_us.iter().map(|us| *us as f64 / 1e6).chain([f64::INFINITY]);
+        let counts = self.counts.iter().chain([&self.beyond]).map(|count| count.load(Relaxed));
+        (bounds.zip(counts).collect(), self.sum_us.load(Relaxed) as f64 / 1e6)
+    }
+}
+
 /// What became of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -118,7 +157,7 @@ impl Stats {
 
     /// The latency histogram: (upper bound in seconds, count in this bucket), the sum in seconds.
     #[must_use]
-    pub fn latency(&self) -> (Vec<(f64, u64)>, f64) {
+    pub fn latency(&self) -> Buckets {
         let sum = |of: &dyn Fn(&Stripe) -> u64| self.stripes.iter().map(of).sum::<u64>();
         let bounds = LATENCY_BOUNDS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::INFINITY]);
         let buckets = bounds.enumerate().map(|(n, bound)| (bound, sum(&|s| s.latency[n].load(Relaxed)))).collect();

@@ -27,6 +27,8 @@ pub struct Digest {
     pub verdict: Verdict,
     /// What it does, per recipient; empty unless the verdict is [`Verdict::Event`].
     pub effects: Vec<Effect>,
+    /// When it happened, or else when the mail was sent, Unix milliseconds; `None` where the event says neither.
+    pub happened: Option<i64>,
     /// Something odd in an event that was read all the same, for the daemon's own log.
     pub oddity: Option<String>,
 }
@@ -92,7 +94,8 @@ fn read(json: &Json<'_>, outer: Option<&str>, settings: &Settings<'_>) -> Digest
         Ok(event) => {
             let (effects, oddity) = effects::of(&event, settings);
             let oddity = oddity.map(|text| bounded(&text));
-            Digest { verdict: Verdict::Event { kind, notification }, effects, oddity }
+            let happened = event.at.or(event.sent).map(|time| time.as_millisecond());
+            Digest { verdict: Verdict::Event { kind, notification }, effects, happened, oddity }
         }
         Err(why) => unreadable(&why),
     }
@@ -116,7 +119,7 @@ fn bounded(text: &str) -> String {
 
 impl From<Verdict> for Digest {
     fn from(verdict: Verdict) -> Self {
-        Self { verdict, effects: Vec::new(), oddity: None }
+        Self { verdict, effects: Vec::new(), happened: None, oddity: None }
     }
 }
 

@@ -5,6 +5,7 @@
 use super::news::News;
 use super::stats::unix_now;
 use super::{Progress, Settings, Stats, Verdict, digest};
+use crate::delegation::answer::unix_time;
 use crate::rules::Rules;
 use crate::store::{Applied, Batch, Effect, Quarantined, Store, StoreError, identity};
 use std::io;
@@ -205,6 +206,8 @@ struct Work {
     answers: Vec<(oneshot::Sender<Vec<Fate>>, Vec<Fate>)>,
     bytes: usize,
     events: u64,
+    /// When events happened that say so, Unix milliseconds.
+    happened: Vec<i64>,
 }
 
 impl Work {
@@ -229,6 +232,7 @@ impl Worker {
             }
             if work.events > 0 {
                 self.desk.stats.last_event.store(work.now, Relaxed);
+                self.desk.stats.took_effect(&work.happened, unix_time());
             }
             for (done, fates) in work.answers {
                 // A source that is gone needs no answer.
@@ -252,6 +256,7 @@ impl Worker {
             answers: Vec::new(),
             bytes: 0,
             events: 0,
+            happened: Vec::new(),
         };
         self.digest_all(first, &mut work);
         while !work.is_full()
@@ -277,6 +282,7 @@ impl Worker {
             self.news.tell(&digest, &parcel.source);
             self.desk.fill_in_ids(&mut digest.effects);
             work.effects.append(&mut digest.effects);
+            work.happened.extend(digest.happened);
             work.events += u64::from(matches!(digest.verdict, Verdict::Event { .. }));
             let (fate, kept) = fate(digest.verdict, parcel.quarantine);
             work.quarantine.extend(kept.map(|why| Quarantined { body, why, source: parcel.source.to_string() }));

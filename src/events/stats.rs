@@ -2,12 +2,30 @@
 //! `gatepost ingest`.
 
 use super::{Digest, Kind, Verdict};
+use crate::delegation::stats::Histogram;
 use crate::store::Applied;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// How long a source may be without an answer, in seconds, before health says so: fifteen long polls.
 pub const MAX_SILENCE: i64 = 300;
+
+/// The upper bounds of the histogram of lag, in microseconds: from half a second to four hours.
+pub const LAG_BOUNDS_US: [u64; 12] = [
+    500_000,
+    1_000_000,
+    2_000_000,
+    5_000_000,
+    10_000_000,
+    30_000_000,
+    60_000_000,
+    300_000_000,
+    900_000_000,
+    1_800_000_000,
+    3_600_000_000,
+    14_400_000_000,
+];
 
 /// Counters since the start. All only rise, but for those that say what is now.
 #[derive(Debug, Default)]
@@ -56,6 +74,10 @@ pub struct Stats {
     pub last_success: AtomicI64,
     /// When the newest event was taken, Unix seconds; 0: none yet.
     pub last_event: AtomicI64,
+    /// How long after they happened events were applied.
+    pub lag: Histogram<{ LAG_BOUNDS_US.len() }>,
+    /// The same of the newest one, in milliseconds.
+    pub last_lag_ms: AtomicU64,
     /// Pollers at work.
     pub pollers: AtomicU64,
     /// Messages whose body did not match its MD5.
@@ -121,6 +143,17 @@ impl Stats {
         };
         counter.fetch_add(1, Relaxed);
         self.oddities.fetch_add(u64::from(digest.oddity.is_some()), Relaxed);
+    }
+
+    /// Notes that events that happened at these times (Unix milliseconds) have their effect at `now` (Unix seconds).
+    pub fn took_effect(&self, happened: &[i64], now: Duration) {
+        let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+        for at in happened {
+            // SES's clock may be ahead of ours.
+            let lag_ms = now.saturating_sub(*at).max(0).unsigned_abs();
+            self.lag.add(&LAG_BOUNDS_US, Duration::from_millis(lag_ms));
+            self.last_lag_ms.store(lag_ms, Relaxed);
+        }
     }
 
     /// Counts what a transaction did.
@@ -236,7 +269,8 @@ impl Trouble {
 }
 
 /// Unix seconds.
-pub(super) fn unix_now() -> i64 {
+#[must_use]
+pub fn unix_now() -> i64 {
     i64::try_from(crate::delegation::answer::unix_time().as_secs()).unwrap_or(i64::MAX)
 }
 

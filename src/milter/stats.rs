@@ -1,6 +1,7 @@
 //! What the milter counts. `daemon::metrics` gives the counters their Prometheus names.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::delegation::stats::{Buckets, Histogram};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 /// The upper bounds of the histogram of time per message, in microseconds.
@@ -35,24 +36,18 @@ pub struct Stats {
     pub turned_away: AtomicU64,
     /// `accept` failures (EMFILE and kin).
     pub accept_errors: AtomicU64,
-    times: [AtomicU64; BOUNDS_US.len() + 1],
-    times_sum_us: AtomicU64,
+    times: Histogram<{ BOUNDS_US.len() }>,
 }
 
 impl Stats {
     /// Counts how long a message took, from its end to our last word.
     pub fn took(&self, time: Duration) {
-        let us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        let bucket = BOUNDS_US.iter().position(|bound| us < *bound).unwrap_or(BOUNDS_US.len());
-        self.times[bucket].fetch_add(1, Relaxed);
-        self.times_sum_us.fetch_add(us, Relaxed);
+        self.times.add(&BOUNDS_US, time);
     }
 
-    /// The histogram of time per message: (upper bound in seconds, count in this bucket), the sum in seconds.
+    /// The histogram of time per message.
     #[must_use]
-    pub fn times(&self) -> (Vec<(f64, u64)>, f64) {
-        let bounds = BOUNDS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::INFINITY]);
-        let buckets = bounds.zip(&self.times).map(|(bound, count)| (bound, count.load(Relaxed))).collect();
-        (buckets, self.times_sum_us.load(Relaxed) as f64 / 1e6)
+    pub fn times(&self) -> Buckets {
+        self.times.read(&BOUNDS_US)
     }
 }

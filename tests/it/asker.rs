@@ -125,6 +125,7 @@ impl Asker {
             let mut bytes = [0; 4096];
             match self.stream.read(&mut bytes) {
                 Ok(n) if n > 0 => self.read.extend_from_slice(&bytes[..n]),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 // A peer that closes with bytes of ours unread resets the connection.
                 Err(e) if e.kind() != io::ErrorKind::ConnectionReset => panic!("neither answer nor end: {e}"),
                 _ => {
@@ -157,17 +158,17 @@ impl Answered {
 
 /// Asks over a Unix socket.
 pub fn http(socket: &Path, method: &str, path: &str) -> Answered {
-    exchange(UnixStream::connect(socket).unwrap(), method, path)
+    exchange(UnixStream::connect(socket).unwrap(), method, path, "Host: gatepost\r\n")
 }
 
 /// Asks over TCP.
 pub fn http_tcp(address: &str, method: &str, path: &str) -> Answered {
-    exchange(TcpStream::connect(address).unwrap(), method, path)
+    exchange(TcpStream::connect(address).unwrap(), method, path, &format!("Host: {address}\r\n"))
 }
 
-fn exchange(mut stream: impl Wire, method: &str, path: &str) -> Answered {
-    write!(stream, "{method} {path} HTTP/1.1\r\nHost: gatepost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
-        .unwrap();
+/// Asks with these lines as the head, which are to name the host.
+pub fn exchange(mut stream: impl Wire, method: &str, path: &str, head: &str) -> Answered {
+    write!(stream, "{method} {path} HTTP/1.1\r\n{head}Connection: close\r\nContent-Length: 0\r\n\r\n").unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").expect("a head");

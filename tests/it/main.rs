@@ -2,14 +2,16 @@
 //! own tools, pflogsumm. They need root and Debian's packages (`make test` installs them).
 //!
 //! Harness: [`postfix`] is a scratch Postfix, [`sink`] what it hands its mail to, [`smtp`] a client that
-//! hides nothing, [`gatepost`] the binary under test, [`stamped`] what its milter does to mail, [`asker`] asks it without a Postfix, [`faults`]
-//! daemons in trouble, [`aws`] what stands for Amazon's services, [`queue`] a daemon that follows a stand-in for SQS.
+//! hides nothing, [`gatepost`] the binary under test, [`stamped`] what its milter does to mail, [`asker`] asks it without a
+//! Postfix, [`faults`] daemons in trouble, [`aws`] what stands for Amazon's services, [`browser`] is Chromium, [`queue`] a
+//! daemon that follows a stand-in for SQS.
 //! Nothing waits by sleeping:
 //! [`wait`] asks until a condition holds or a deadline passes. Whatever is started is ended by its pid.
 #![allow(clippy::unwrap_used, reason = "the harness is part of the tests")]
 
 mod asker;
 mod aws;
+mod browser;
 mod faults;
 mod gatepost;
 mod postfix;
@@ -31,6 +33,7 @@ mod events_crash;
 mod ingest;
 mod journal;
 mod limits;
+mod metrics;
 mod milter;
 mod milter_filter;
 mod milter_life;
@@ -39,6 +42,7 @@ mod milter_restarts;
 mod milter_wire;
 mod miltertest;
 mod moto;
+mod page;
 mod pflogsumm;
 mod quarantine;
 mod queue_faults;

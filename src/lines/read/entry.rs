@@ -347,7 +347,9 @@ impl<'a> Stamped<'a> {
 }
 
 impl<'a> Decided<'a> {
-    fn parse(text: &'a [u8]) -> Self {
+    /// Reads the text of a decision line, or the begin of one.
+    #[must_use]
+    pub fn parse(text: &'a [u8]) -> Self {
         let mut decided = Self::default();
         for (name, value) in Fields::of(text) {
             match name {
