@@ -3,19 +3,11 @@
 use super::exit;
 use super::output::{print, say};
 use crate::daemon::Config;
+use crate::daemon::client;
 use crate::daemon::listeners::Endpoint;
 use clap::Subcommand;
-use http_body_util::{BodyExt, Empty};
-use hyper::body::Bytes;
-use hyper::{Method, Request, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper::{Method, StatusCode};
 use serde_json::Value;
-use std::path::Path;
-use std::time::Duration;
-use tokio::net::UnixStream;
-
-/// How long the daemon may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// `gatepost limits`
 #[derive(Debug, Subcommand)]
@@ -49,11 +41,7 @@ pub enum LimitsCommand {
 /// Asks the daemon.
 #[must_use]
 pub fn run(command: &LimitsCommand, config: &Config, json: bool) -> u8 {
-    let unix = config.admin_listen.iter().find_map(|endpoint| match endpoint {
-        Endpoint::Unix(path) => Some(path.clone()),
-        Endpoint::Inet(_) => None,
-    });
-    let Some(socket) = unix else {
+    let Some(socket) = config.admin_listen.iter().find(|endpoint| matches!(endpoint, Endpoint::Unix(_))) else {
         say(&"limits needs a Unix socket in [admin] listen, such as \"unix:/run/gatepost/admin.sock\"");
         return exit::CONFIG;
     };
@@ -64,16 +52,12 @@ pub fn run(command: &LimitsCommand, config: &Config, json: bool) -> u8 {
             return exit::USAGE;
         }
     };
-    let answer = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(anyhow::Error::from)
-        .and_then(|runtime| runtime.block_on(ask(&socket, method, &path)));
-    match answer {
+    match ask(socket, method, &path) {
         Ok(value) if json => print(&format!("{value}\n")),
         Ok(value) => print(&in_words(&value)),
         Err(error) => {
-            say(&format_args!("{}: {error:#}; is the daemon running?", socket.display()));
+            let place = socket.to_string();
+            say(&format_args!("{}: {error:#}; is the daemon running?", place.trim_start_matches("unix:")));
             exit::UNAVAILABLE
         }
     }
@@ -107,22 +91,10 @@ fn encoded(value: &str) -> String {
         .collect()
 }
 
-async fn ask(socket: &Path, method: Method, path: &str) -> anyhow::Result<Value> {
-    let exchange = async {
-        let stream = TokioIo::new(UnixStream::connect(socket).await?);
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
-        let driver = tokio::spawn(connection);
-        let request =
-            Request::builder().method(method).uri(path).header("host", "gatepost").body(Empty::<Bytes>::new())?;
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        let body = response.into_body().collect().await?.to_bytes();
-        drop(sender);
-        let _ = driver.await;
-        anyhow::ensure!(status == StatusCode::OK, "the daemon answered {status}: {}", String::from_utf8_lossy(&body));
-        Ok(serde_json::from_slice(&body)?)
-    };
-    tokio::time::timeout(PATIENCE, exchange).await?
+fn ask(socket: &Endpoint, method: Method, path: &str) -> anyhow::Result<Value> {
+    let (status, body) = client::ask_once(socket, method, path)?;
+    anyhow::ensure!(status == StatusCode::OK, "the daemon answered {status}: {}", String::from_utf8_lossy(&body));
+    Ok(serde_json::from_slice(&body)?)
 }
 
 fn in_words(value: &Value) -> String {

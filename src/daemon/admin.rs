@@ -79,6 +79,8 @@ pub async fn serve(
 #[derive(Serialize)]
 struct Health {
     status: &'static str,
+    version: &'static str,
+    pid: u32,
     generation: u64,
     policy_problems: Vec<String>,
     suppression_store: Option<String>,
@@ -104,6 +106,8 @@ fn health_of(office: &Office, problem: fn(&Problem) -> String, trouble: fn(Strin
     let now = i64::try_from(unix_time().as_secs()).unwrap_or(i64::MAX);
     let health = Health {
         status: "ok",
+        version: env!("CARGO_PKG_VERSION"),
+        pid: std::process::id(),
         generation: office.house.rules.load().generation,
         policy_problems: office.reload.problems().iter().map(problem).collect(),
         suppression_store: (office.store.0)().map(trouble),

@@ -4,6 +4,9 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+/// Where mail logs are, where the configuration does not say.
+pub const USUAL: [&str; 2] = ["/var/log/mail.log*", "/var/log/maillog*"];
+
 /// The files that a path with `*` and `?` names, in the order of their names. One without is itself, there or not.
 ///
 /// # Errors

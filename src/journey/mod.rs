@@ -2,7 +2,7 @@
 //! what they say in their order. `gatepost trace` prints it.
 
 pub mod follow;
-mod glob;
+pub mod glob;
 mod join;
 mod query;
 mod scan;
