@@ -19,7 +19,7 @@ const SENDERS: &str = "info@example.com OK\nroot@example.com OK\n";
 type Header = (String, String);
 
 /// The settings of a file of postfix-snippets, each on one line.
-fn snippet(file: &str) -> Vec<String> {
+pub fn snippet(file: &str) -> Vec<String> {
     let text = std::fs::read_to_string(shipped("postfix-snippets").join(file)).unwrap();
     let mut settings: Vec<String> = Vec::new();
     for line in text.lines().filter(|l| !l.starts_with('#') && !l.trim().is_empty()) {

@@ -1,0 +1,1 @@
+//! Faults of the queue, and of what comes out of it.
