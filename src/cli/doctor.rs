@@ -3,9 +3,13 @@
 
 use super::output::{Console, Failure};
 use super::{check, exit};
+use crate::daemon::Config;
+use crate::doctor::send_test::{self, SendError, SendTest, Step};
 use crate::doctor::{Check, Fault, Group, Report, Severity, Site, Verdict, examine};
+use crate::mail::Address;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// `gatepost doctor`
 #[derive(Clone, Debug, clap::Args)]
@@ -19,6 +23,18 @@ pub struct DoctorArgs {
     /// Show what is sound, too
     #[arg(long, short)]
     verbose: bool,
+    /// Send mail to SES's simulator through the relay instead, and follow it until its events are back
+    #[arg(long, requires = "from")]
+    send_test: bool,
+    /// The sender of the test: an address that SES has verified and policy/allowed_senders allows
+    #[arg(long, value_name = "ADDRESS", requires = "send_test")]
+    from: Option<String>,
+    /// Where the relay takes the test's mail
+    #[arg(long, value_name = "HOST:PORT", requires = "send_test", default_value = "127.0.0.1:25")]
+    server: String,
+    /// How long the test's mail may take, such as 60s
+    #[arg(long, value_name = "TIME", requires = "send_test", default_value = "60s", value_parser = super::time::seconds)]
+    wait: i64,
 }
 
 const GROUPS: [Group; 4] = [Group::Postfix, Group::Daemon, Group::Aws, Group::Logs];
@@ -29,6 +45,9 @@ const GROUPS: [Group; 4] = [Group::Postfix, Group::Daemon, Group::Aws, Group::Lo
 /// Where the result cannot be written.
 pub fn run(args: &DoctorArgs, config: Option<&Path>, json: bool, console: &mut Console<'_>) -> Result<u8, Failure> {
     let read = check::read(config);
+    if let Some(from) = args.from.as_deref().filter(|_| args.send_test) {
+        return send(args, from, &read.config, json, console);
+    }
     let site = Site::visit(read.config, read.rules, read.findings, args.postfix_dir.clone(), args.root.clone());
     let report = examine(&site);
     let shown = report.verdicts.iter().filter(|(_, verdict)| args.verbose || *verdict != Verdict::Sound);
@@ -42,6 +61,40 @@ pub fn run(args: &DoctorArgs, config: Option<&Path>, json: bool, console: &mut C
     }
     console.out.flush()?;
     Ok(if report.asks_for_action() { exit::FAULTS } else { exit::OK })
+}
+
+/// The account of a test, step by step; 1 where a link of the chain stayed silent.
+fn send(args: &DoctorArgs, from: &str, config: &Config, json: bool, console: &mut Console<'_>) -> Result<u8, Failure> {
+    let from = Address::parse(from).map_err(|e| Failure::new(exit::USAGE, format!("--from {from}: {e}")))?;
+    let wait = Duration::from_secs(args.wait.unsigned_abs());
+    let test = SendTest { from, server: args.server.clone(), wait };
+    let paint = Paint { on: io::stdout().is_terminal() };
+    let mut written = Ok(());
+    let whole = send_test::run(&test, config, &mut |step| {
+        let line = if json { object_of(step) } else { line_of(step, paint) };
+        // It goes on where nobody reads: what it made must go again.
+        let now = writeln!(console.out, "{line}").and_then(|()| console.out.flush());
+        written = std::mem::replace(&mut written, Ok(())).and(now);
+    });
+    written?;
+    let whole = whole.map_err(|error| {
+        let code = match error {
+            SendError::Store(error) => return Failure::from(error),
+            SendError::Relay { .. } | SendError::Refused { .. } | SendError::Io(_) => exit::UNAVAILABLE,
+        };
+        Failure::new(code, error.to_string())
+    })?;
+    Ok(if whole { exit::OK } else { exit::FAULTS })
+}
+
+fn object_of(step: &Step) -> String {
+    let (ms, good) = (u64::try_from(step.after.as_millis()).unwrap_or(u64::MAX), step.good);
+    serde_json::json!({"after_ms": ms, "mail": step.mail, "good": good, "what": step.what}).to_string()
+}
+
+fn line_of(step: &Step, paint: Paint) -> String {
+    let word = if step.good { paint.green("ok   ") } else { paint.with("31", "WRONG") };
+    format!("{:>7.1} s  {word}  {:<10} {}", step.after.as_secs_f64(), step.mail, step.what)
 }
 
 /// One object for each finding; its fields are stable.

@@ -6,6 +6,7 @@ use super::catalogue as c;
 use super::finding::{Fault, Report, Verdict};
 use super::service::user;
 use super::site::Site;
+use crate::daemon::Config;
 use crate::daemon::event_log::Output;
 use crate::journey::glob;
 use crate::lines::read::{Entry, LogLine};
@@ -48,7 +49,7 @@ impl Scan {
     pub(super) fn of(site: &Site) -> Self {
         let mut scan = Self::default();
         let old = Timestamp::now().as_second() - SES_TAKES;
-        for path in files(site).0.iter().filter(|path| path.extension().is_none_or(|ext| ext != "gz")) {
+        for path in files(&site.config).0.iter().filter(|path| path.extension().is_none_or(|ext| ext != "gz")) {
             // What cannot be read is told elsewhere.
             let Ok(text) = end_of(path) else { continue };
             text.split(|b| *b == b'\n').filter(|line| !line.is_empty()).for_each(|line| scan.take(line, old));
@@ -89,9 +90,9 @@ impl Scan {
 
 /// Looks at all of it.
 pub(super) fn check(site: &Site, scan: &Scan, report: &mut Report) {
-    let (files, closed) = files(site);
+    let (files, closed) = files(&site.config);
     let journal = site.config.logs.as_ref().is_some_and(|logs| logs.journal);
-    let named = patterns(site).join(", ");
+    let named = patterns(&site.config).join(", ");
     let none = files.is_empty() && closed.is_empty() && !journal;
     let fix = "[logs] paths = [\"/var/log/mail.log*\"]   # or journal = true";
     report.add(c::LOGS_THERE, Verdict::fault_if(none, format!("no file is there that {named} names"), fix));
@@ -107,9 +108,9 @@ pub(super) fn check(site: &Site, scan: &Scan, report: &mut Report) {
 }
 
 /// The files of the logs, and the folders that cannot be looked into.
-pub(super) fn files(site: &Site) -> (Vec<PathBuf>, Vec<(PathBuf, io::Error)>) {
+pub(super) fn files(config: &Config) -> (Vec<PathBuf>, Vec<(PathBuf, io::Error)>) {
     let (mut files, mut closed) = (Vec::new(), Vec::new());
-    for pattern in patterns(site) {
+    for pattern in patterns(config) {
         match glob::files(&pattern) {
             Ok(found) => files.extend(found),
             Err(error) => closed.push(error),
@@ -121,8 +122,8 @@ pub(super) fn files(site: &Site) -> (Vec<PathBuf>, Vec<(PathBuf, io::Error)>) {
     (files, closed)
 }
 
-fn patterns(site: &Site) -> Vec<String> {
-    match &site.config.logs {
+fn patterns(config: &Config) -> Vec<String> {
+    match &config.logs {
         Some(logs) if logs.journal || !logs.paths.is_empty() => logs.paths.clone(),
         _ => glob::USUAL.map(str::to_owned).to_vec(),
     }
@@ -203,7 +204,7 @@ fn by_postlogd(site: &Site, user: &User, files: &[PathBuf]) -> Option<Fault> {
 
 fn of_postfix(site: &Site, files: &[PathBuf], scan: &Scan, journal: bool) -> Verdict {
     let file = site.postfix.as_ref().map(|postfix| postfix.get("maillog_file")).unwrap_or_default();
-    let named = patterns(site);
+    let named = patterns(&site.config);
     if !file.is_empty() && file != "/dev/stdout" && !files.iter().any(|path| path == Path::new(file)) {
         let what = format!("Postfix writes {file}, and {} does not name it", named.join(", "));
         return Fault::new(what, format!("[logs] paths = [\"{}\", \"{file}*\"]", named.join("\", \""))).into();
@@ -221,10 +222,13 @@ fn of_gatepost(site: &Site, files: &[PathBuf], scan: &Scan, journal: bool) -> Ve
     match &site.config.event_log_output {
         Output::Stdout => Verdict::skipped("event_log.output is \"stdout\""),
         Output::File(path) => {
-            let what =
-                format!("gatepost writes {}, and {} does not name it", path.display(), patterns(site).join(", "));
+            let what = format!(
+                "gatepost writes {}, and {} does not name it",
+                path.display(),
+                patterns(&site.config).join(", ")
+            );
             let missing = !files.contains(path);
-            let paths = patterns(site).join("\", \"");
+            let paths = patterns(&site.config).join("\", \"");
             Verdict::fault_if(missing, what, format!("[logs] paths = [\"{paths}\", \"{}*\"]", path.display()))
         }
         Output::Syslog if journal => Verdict::Sound,
@@ -235,8 +239,10 @@ fn of_gatepost(site: &Site, files: &[PathBuf], scan: &Scan, journal: bool) -> Ve
         .into(),
         Output::Syslog => {
             let written = site.running.sum("gatepost_events_lines_written_total");
-            let what =
-                format!("gatepost wrote {written} lines to syslog, and none is in {}", patterns(site).join(", "));
+            let what = format!(
+                "gatepost wrote {written} lines to syslog, and none is in {}",
+                patterns(&site.config).join(", ")
+            );
             let fix = "[logs] paths: name the file into which syslog puts the facility mail";
             Verdict::fault_if(written > 0.0 && scan.of_gatepost == 0, what, fix)
         }

@@ -14,6 +14,7 @@ mod postconf;
 mod relay;
 mod restrictions;
 mod running;
+pub mod send_test;
 mod service;
 mod session;
 mod site;

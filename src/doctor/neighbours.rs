@@ -73,7 +73,7 @@ fn fail2ban(site: &Site) -> Verdict {
 }
 
 fn is_remote(network: &&str) -> bool {
-    !network.is_empty() && !network.starts_with("127.") && !network.starts_with("[::1]")
+    !network.is_empty() && !["127.", "[::1]", "[::ffff:127."].iter().any(|loopback| network.starts_with(loopback))
 }
 
 /// The sections of an ini file and of those beside it, the later over the earlier.

@@ -1,7 +1,7 @@
 //! Postfix's settings in force, as postconf(1) tells them: main.cf with every `$name` expanded, master.cf with the
 //! overrides of each service.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -9,18 +9,13 @@ use std::process::Command;
 #[derive(Clone, Debug, Default)]
 pub struct Postfix {
     params: HashMap<String, String>,
-    /// As they are written, `$name` and all: those of [`STRESSED`].
+    /// What main.cf sets, as it is written, `$name` and all.
     raw: HashMap<String, String>,
-    /// What main.cf sets.
-    set: HashSet<String>,
     /// The services of master.cf.
     pub services: Vec<Service>,
     /// What postconf warned of, each once.
     pub warnings: Vec<String>,
 }
-
-/// Parameters that are another thing under stress (postconf(5), stress-adaptive behaviour).
-const STRESSED: [&str; 2] = ["smtpd_soft_error_limit", "smtpd_hard_error_limit"];
 
 /// One service of master.cf.
 #[derive(Clone, Debug, Default)]
@@ -43,13 +38,14 @@ impl Postfix {
     /// # Errors
     /// What postconf said.
     pub fn read(dir: Option<&Path>) -> Result<Self, String> {
-        let (params, warnings) = postconf(dir, &["-x"])?;
-        let (set, _) = postconf(dir, &["-n"])?;
-        let (raw, _) = postconf(dir, &STRESSED)?;
-        let set = settings(&set).into_keys().collect();
-        let mut postfix = Self { params: settings(&params), raw: settings(&raw), set, services: Vec::new(), warnings };
-        let (services, _) = postconf(dir, &["-M"])?;
-        let (overrides, _) = postconf(dir, &["-Px"])?;
+        // Each is a process that waits more than it works.
+        let [all, set, services, overrides] = std::thread::scope(|scope| {
+            ["-x", "-n", "-M", "-Px"]
+                .map(|what| scope.spawn(move || postconf(dir, what)))
+                .map(|asked| asked.join().unwrap_or_else(|_| Err("postconf cannot be run".to_owned())))
+        });
+        let ((params, warnings), (raw, _), (services, _), (overrides, _)) = (all?, set?, services?, overrides?);
+        let mut postfix = Self { params: settings(&params), raw: settings(&raw), services: Vec::new(), warnings };
         postfix.services = services.lines().filter_map(|line| postfix.service(line)).collect();
         for (name, value) in settings(&overrides) {
             // (An address may stand before the first slash, a parameter's name holds none.)
@@ -67,16 +63,10 @@ impl Postfix {
         self.params.get(name).map_or("", String::as_str)
     }
 
-    /// The value as it is written, of a parameter that depends on stress.
-    #[must_use]
-    pub fn raw(&self, name: &str) -> &str {
-        self.raw.get(name).map_or("", String::as_str)
-    }
-
-    /// The value where main.cf itself says it.
+    /// The value as main.cf itself says it, not expanded; `None` where it does not.
     #[must_use]
     pub fn set(&self, name: &str) -> Option<&str> {
-        self.set.contains(name).then(|| self.get(name))
+        self.raw.get(name).map(String::as_str)
     }
 
     /// Whether there is a parameter of this name.
@@ -140,7 +130,7 @@ impl Postfix {
 }
 
 /// Standard output, and the warnings.
-fn postconf(dir: Option<&Path>, args: &[&str]) -> Result<(String, Vec<String>), String> {
+fn postconf(dir: Option<&Path>, what: &str) -> Result<(String, Vec<String>), String> {
     let mut command = Command::new("postconf");
     // (Debian keeps it where not every user's PATH leads.)
     let path = std::env::var("PATH").unwrap_or_default();
@@ -148,7 +138,7 @@ fn postconf(dir: Option<&Path>, args: &[&str]) -> Result<(String, Vec<String>), 
     if let Some(dir) = dir {
         command.arg("-c").arg(dir);
     }
-    let out = command.args(args).output().map_err(|e| format!("postconf cannot be run: {e}"))?;
+    let out = command.arg(what).output().map_err(|e| format!("postconf cannot be run: {e}"))?;
     let mut said: Vec<String> = String::from_utf8_lossy(&out.stderr).lines().map(str::to_owned).collect();
     if !out.status.success() {
         return Err(said.pop().unwrap_or_else(|| format!("postconf ended with {}", out.status)));

@@ -213,7 +213,7 @@ fn clock(site: &Site) -> Verdict {
     let newest = |path: &Path| fs::metadata(path).and_then(|about| about.modified()).ok();
     let latest = SystemTime::now() + SLACK;
     let state = fs::read_dir(&site.config.state_dir).into_iter().flatten().flatten().map(|entry| entry.path());
-    let logs = super::logs::files(site).0.into_iter().filter(|path| path.is_file());
+    let logs = super::logs::files(&site.config).0.into_iter().filter(|path| path.is_file());
     let ahead = state.chain([store]).chain(logs).find(|path| newest(path).is_some_and(|at| at > latest));
     let fault = ahead.map(|path| {
         let what = format!("{} was written in the future: the clock was set back, or is slow", path.display());

@@ -25,7 +25,9 @@ fn error_limits(postfix: &Postfix) -> Vec<Fault> {
         let own = |name| Some((format!("master.cf: {}: ", service.name), service.overrides.get(name)?.clone()));
         LIMITS.iter().filter_map(move |name| Some((*name, own(*name)?)))
     });
-    let all = LIMITS.iter().map(|name| (*name, (String::new(), postfix.raw(name).to_owned())));
+    // What postconf expands is the value without stress.
+    let value = |name| postfix.set(name).filter(|raw| raw.contains("stress")).unwrap_or_else(|| postfix.get(name));
+    let all = LIMITS.iter().map(|name| (*name, (String::new(), value(name).to_owned())));
     let too_low = |(name, (place, value)): (&str, (String, String))| {
         let least = least(&value)?;
         let what = format!("{place}{name} = {value}, and a mail may have {most} recipients");

@@ -3,7 +3,7 @@
 
 use crate::gatepost::{BINARY, Daemon, both};
 use crate::milter::snippet;
-use crate::postfix::{id_of, shipped};
+use crate::postfix::id_of;
 use serde_json::Value;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
@@ -70,7 +70,7 @@ impl Install {
         let toml = toml(dir.path(), &events.replace("DIR", &dir.path().display().to_string()));
         fs::write(dir.path().join("gatepost.toml"), toml).unwrap();
         write_log(&dir.path().join("log/mail.log"));
-        let daemon = start(dir.path(), Path::new(BINARY), environment);
+        let daemon = start(dir.path(), &[], Path::new(BINARY), environment);
         Self { dir, daemon }
     }
 
@@ -78,11 +78,11 @@ impl Install {
         self.dir.path().join(name)
     }
 
-    /// The same files, with a daemon of another program.
-    pub fn restart_with(&mut self, binary: &Path) {
+    /// The same files, with a daemon that is started otherwise.
+    pub fn restart_with(&mut self, by: &[&str], binary: &Path) {
         self.daemon.signal("TERM");
         self.daemon.wait_for_end(crate::wait::LONG);
-        self.daemon = start(self.dir.path(), binary, &[]);
+        self.daemon = start(self.dir.path(), by, binary, &[]);
     }
 
     pub fn trial(&self) -> Trial<'_> {
@@ -245,7 +245,7 @@ fn event(n: i64, ago: i64) -> String {
 }
 
 /// As the unit starts it: a user of its own, with Postfix's group besides.
-fn start(dir: &Path, binary: &Path, environment: &[(String, String)]) -> Daemon {
+fn start(dir: &Path, by: &[&str], binary: &Path, environment: &[(String, String)]) -> Daemon {
     let mut command = Command::new("setpriv");
     command
         .arg(format!("--reuid={USER}"))
