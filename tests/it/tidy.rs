@@ -127,6 +127,7 @@ fn the_papers_are_there_and_their_links_lead_somewhere() {
         "CHANGELOG.md",
         "LICENSE",
         "aws/README.md",
+        "docs/doctor.md",
         "policy/README.md",
         "postfix-snippets/README.md",
         "systemd/README.md",

@@ -246,7 +246,9 @@ fn event(n: i64, ago: i64) -> String {
 
 /// As the unit starts it: a user of its own, with Postfix's group besides.
 fn start(dir: &Path, by: &[&str], binary: &Path, environment: &[(String, String)]) -> Daemon {
-    let mut command = Command::new("setpriv");
+    let words = [by, &["setpriv"]].concat();
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]);
     command
         .arg(format!("--reuid={USER}"))
         .arg(format!("--regid={USER}"))
