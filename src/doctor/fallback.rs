@@ -10,6 +10,7 @@ use crate::rules::Mode;
 use crate::rules::load::ALLOWED_SENDERS;
 use std::collections::HashSet;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -78,6 +79,9 @@ fn look_at_table(site: &Site, kind: &str, path: &Path, report: &mut Report) {
     let link = format!("ln -sf {} {}", ours.display(), path.display());
     let text = match fs::read(path) {
         Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return report.skip(&TABLE, &format!("{}: {error}: run this as root", path.display()));
+        }
         Err(error) => {
             report.add(c::FALLBACK_TABLE, Fault::new(format!("{}: {error}", path.display()), link));
             return report.skip(&TABLE[1..], &format!("{} cannot be read", path.display()));

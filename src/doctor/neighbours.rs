@@ -59,7 +59,7 @@ fn fail2ban(site: &Site) -> Verdict {
             jails.insert(name.clone(), or_default(section, "ignoreip").unwrap_or_default());
         }
     }
-    let networks: Vec<&str> = postfix.get("mynetworks").split([',', ' ', '\t']).filter(|net| is_remote(net)).collect();
+    let networks: Vec<&str> = postfix.get("mynetworks").split([',', ' ', '\t']).filter(is_remote).collect();
     let fault = |(jail, ignored): (&String, &String)| {
         let unknown: Vec<&str> = networks.iter().copied().filter(|net| !ignored.contains(net)).collect();
         let what = format!("the jail {jail} bans clients in {} for refused recipients", unknown.join(", "));

@@ -54,7 +54,8 @@ fn split(relayhost: &str) -> Option<(String, u16)> {
 fn tls(postfix: &Postfix, port: u16) -> Verdict {
     let level = postfix.get("smtp_tls_security_level");
     let wrapped = postfix.is_yes("smtp_tls_wrappermode");
-    if !SAFE.contains(&level) && !(level.is_empty() && postfix.is_yes("smtp_enforce_tls")) {
+    let is_safe = SAFE.contains(&level) || level.is_empty() && postfix.is_yes("smtp_enforce_tls");
+    if !is_safe {
         let shown = if level.is_empty() { "empty" } else { level };
         let what = format!("smtp_tls_security_level is {shown}");
         return Fault::new(what, "smtp_tls_security_level = secure").into();

@@ -26,15 +26,30 @@ const QUESTION: &str = "request=smtpd_access_policy\nprotocol_state=EHLO\nprotoc
 const NEGOTIATE: [u8; 17] = [0, 0, 0, 13, b'O', 0, 0, 0, 6, 0, 0, 1, 0xff, 0, 0x1f, 0xff, 0xff];
 const QUIT: [u8; 5] = [0, 0, 0, 1, b'Q'];
 
+/// An address, and what is wrong there.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub endpoint: Endpoint,
+    pub trouble: Option<Trouble>,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) struct Trouble {
+    pub words: String,
+    /// Only who asks may not.
+    pub denied: bool,
+}
+
 /// What the daemon said.
 #[derive(Debug, Default)]
 pub(super) struct Running {
     /// Each address of `[delegation]`, with what is wrong there.
-    pub delegation: Vec<(Endpoint, Option<String>)>,
+    pub delegation: Vec<Asked>,
     /// Each address of `[milter]`.
-    pub milter: Vec<(Endpoint, Option<String>)>,
+    pub milter: Vec<Asked>,
     /// Each address of `[admin]`.
-    pub admin: Vec<(Endpoint, Option<String>)>,
+    pub admin: Vec<Asked>,
     /// `/health`, of the first admin address that answers.
     pub health: Option<Value>,
     /// `/metrics`: names with their labels, and values.
@@ -42,23 +57,22 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Asks at every address.
+    /// Asks at every address, at all of them at once: one that is stuck holds up nobody else.
     pub(super) fn ask(config: &Config) -> Self {
-        let each = |endpoints: &[Endpoint], ask: fn(&Endpoint) -> io::Result<()>| {
-            let asked = |endpoint: &Endpoint| (endpoint.clone(), ask(endpoint).err().map(|e| words(&e)));
-            endpoints.iter().map(asked).collect::<Vec<_>>()
-        };
         let milter = config.milter.iter().flat_map(|milter| milter.listen.iter().chain(&milter.listen_local));
-        let mut running = Self {
-            delegation: each(&config.delegation_listen, question),
-            milter: each(&milter.cloned().collect::<Vec<_>>(), handshake),
-            ..Self::default()
-        };
-        for endpoint in &config.admin_listen {
-            let trouble = running.ask_admin(endpoint).err().map(|e| words(&e));
-            running.admin.push((endpoint.clone(), trouble));
-        }
-        running
+        let milter: Vec<&Endpoint> = milter.collect();
+        std::thread::scope(|scope| {
+            let delegation = scope.spawn(|| each(config.delegation_listen.iter().collect(), question));
+            let milter = scope.spawn(|| each(milter, handshake));
+            let mut running = Self::default();
+            for endpoint in &config.admin_listen {
+                let trouble = running.ask_admin(endpoint).err().map(|e| Trouble::of(&e));
+                running.admin.push(Asked { endpoint: endpoint.clone(), trouble });
+            }
+            running.delegation = delegation.join().unwrap_or_default();
+            running.milter = milter.join().unwrap_or_default();
+            running
+        })
     }
 
     /// The daemon's process.
@@ -146,11 +160,25 @@ fn handshake(endpoint: &Endpoint) -> io::Result<()> {
     stream.write_all(&QUIT)
 }
 
-fn words(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => format!("no answer within {} s", PATIENCE.as_secs()),
-        io::ErrorKind::UnexpectedEof => "the connection was closed without an answer".to_owned(),
-        io::ErrorKind::PermissionDenied => format!("{error}: run this as root"),
-        _ => error.to_string(),
+fn each(endpoints: Vec<&Endpoint>, ask: fn(&Endpoint) -> io::Result<()>) -> Vec<Asked> {
+    std::thread::scope(|scope| {
+        let asked = endpoints.into_iter().map(|endpoint| (endpoint, scope.spawn(move || ask(endpoint))));
+        let asked: Vec<_> = asked.collect();
+        let answer = |(endpoint, thread): (&Endpoint, std::thread::ScopedJoinHandle<'_, io::Result<()>>)| {
+            let answer = thread.join().unwrap_or_else(|_| Err(io::Error::other("the question panicked")));
+            Asked { endpoint: endpoint.clone(), trouble: answer.err().map(|e| Trouble::of(&e)) }
+        };
+        asked.into_iter().map(answer).collect()
+    })
+}
+
+impl Trouble {
+    fn of(error: &io::Error) -> Self {
+        let words = match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "no answer in time".to_owned(),
+            io::ErrorKind::UnexpectedEof => "the connection was closed without an answer".to_owned(),
+            _ => error.to_string(),
+        };
+        Self { words, denied: error.kind() == io::ErrorKind::PermissionDenied && !rustix::process::geteuid().is_root() }
     }
 }

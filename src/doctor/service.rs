@@ -3,10 +3,10 @@
 use super::access::{ENTER, User, WRITE, mode_of};
 use super::catalogue as c;
 use super::finding::{Check, Fault, Report, Verdict};
+use super::running::Asked;
 use super::site::Site;
 use crate::daemon::Config;
 use crate::daemon::config::EventSource;
-use crate::daemon::listeners::Endpoint;
 use crate::rules::Problem;
 use crate::store::{Reader, StoreError};
 use serde_json::Value;
@@ -61,17 +61,25 @@ fn files(site: &Site, report: &mut Report) {
 
 fn answers(site: &Site, report: &mut Report) {
     let running = &site.running;
-    let faults = |asked: &[(Endpoint, Option<String>)]| {
-        let fault = |(endpoint, trouble): &(Endpoint, Option<String>)| {
-            let what = format!("{endpoint}: {}", trouble.as_ref()?);
-            Some(Fault::new(what, "systemctl restart gatepost   # and look at: journalctl -u gatepost"))
-        };
-        asked.iter().filter_map(fault).collect::<Vec<_>>()
-    };
-    report.add(c::DAEMON_POLICY, faults(&running.delegation));
-    report.add(c::DAEMON_MILTER, faults(&running.milter));
-    report.add(c::DAEMON_ADMIN, faults(&running.admin));
+    report.add(c::DAEMON_POLICY, silent(&running.delegation));
+    report.add(c::DAEMON_MILTER, silent(&running.milter));
+    report.add(c::DAEMON_ADMIN, silent(&running.admin));
     report.add(c::HEALTH, health(running.health.as_ref()));
+}
+
+fn silent(asked: &[Asked]) -> Verdict {
+    let troubles = || asked.iter().filter_map(|asked| Some((&asked.endpoint, asked.trouble.as_ref()?)));
+    let faults = troubles().filter(|(_, trouble)| !trouble.denied).map(|(endpoint, trouble)| {
+        let fix = "systemctl restart gatepost   # and look at: journalctl -u gatepost";
+        Fault::new(format!("{endpoint}: {}", trouble.words), fix)
+    });
+    let faults: Vec<Fault> = faults.collect();
+    match troubles().find(|(_, trouble)| trouble.denied) {
+        Some((endpoint, trouble)) if faults.is_empty() => {
+            Verdict::skipped(format!("{endpoint}: {}: run this as root", trouble.words))
+        }
+        _ => faults.into(),
+    }
 }
 
 fn health(said: Option<&Value>) -> Verdict {
@@ -162,6 +170,9 @@ fn store(site: &Site, report: &mut Report) {
         Err(error @ StoreError::Corrupt { .. }) => {
             report.add(c::STORE, Verdict::Sound);
             report.add(c::STORE_INTEGRITY, Fault::new(error.to_string(), fix));
+        }
+        Err(error @ StoreError::Denied { .. }) if !rustix::process::geteuid().is_root() => {
+            return report.skip(&[&[c::STORE], &rest[..]].concat(), &format!("{error}: run this as root"));
         }
         Err(error) => {
             report.add(c::STORE, Fault::new(error.to_string(), fix));

@@ -7,12 +7,17 @@ use super::postconf::Postfix;
 use super::site::Site;
 use crate::daemon::listeners::Endpoint;
 use std::fs;
+use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 /// Looks at each.
 pub(super) fn check(site: &Site, postfix: &Postfix, report: &mut Report) {
     let paths = sockets(site);
+    if let Some(hidden) = paths.iter().find(|path| is_hidden(path)) {
+        let why = format!("{} cannot be seen: run this as root", hidden.display());
+        return report.skip(&[c::SOCKET_MISSING, c::SOCKET_ACCESS, c::SOCKET_OPEN], &why);
+    }
     let (there, missing): (Vec<&PathBuf>, Vec<&PathBuf>) = paths.iter().partition(|path| is_socket(path));
     let gone = |path: &&PathBuf| {
         let what = format!("{} is not there", path.display());
@@ -61,6 +66,11 @@ fn sockets(site: &Site) -> Vec<PathBuf> {
         Endpoint::Inet(_) => None,
     };
     site.config.delegation_listen.iter().chain(milter).filter_map(unix).collect()
+}
+
+/// Whether the folder is closed to who asks.
+fn is_hidden(path: &Path) -> bool {
+    fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
 fn is_socket(path: &Path) -> bool {

@@ -2,7 +2,7 @@
 
 use super::Seed;
 use super::install::{Install, USER};
-use crate::gatepost::BINARY;
+use crate::gatepost::{BINARY, both};
 use crate::wait;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -143,7 +143,7 @@ fn a_damaged_database_is_found() {
         let mut command = Command::new(BINARY);
         command.arg("--config").arg(install.path("gatepost.toml")).args(args);
         let out = command.output().unwrap();
-        assert!(out.status.success(), "{}", crate::gatepost::both(&out));
+        assert!(out.status.success(), "{}", both(&out));
     };
     import(&["suppress", "import", install.path("list.txt").to_str().unwrap()]);
     let trial = install.trial();
@@ -169,6 +169,35 @@ fn a_damaged_database_is_found() {
 /// A copy by SQLite's own tool.
 fn sqlite_backup(from: &Path, to: &Path) -> std::process::ExitStatus {
     Command::new("sqlite3").arg(from).arg(format!(".backup {}", to.display())).status().expect("sqlite3")
+}
+
+#[test]
+fn a_gatepost_that_is_stuck_is_found() {
+    let install = Install::new();
+    install.daemon.signal("STOP");
+    found(&install, "daemon-policy", "error", "policy.sock: no answer in time", &["daemon-milter", "daemon-admin"]);
+    install.daemon.signal("CONT");
+}
+
+/// What only root may see is skipped, and nothing is made of it.
+#[test]
+fn who_is_not_root_is_told_what_was_not_seen() {
+    let install = Install::new();
+    let trial = install.trial();
+    let doctor = trial.command(&[]);
+    let mut stranger = Command::new("setpriv");
+    stranger
+        .args(["--reuid=12345", "--regid=12345", "--clear-groups"])
+        .arg(doctor.get_program())
+        .args(doctor.get_args());
+    let out = stranger.output().unwrap();
+    let said = both(&out);
+    assert!(out.status.success() && said.contains("0 errors, 0 warnings, 0 notes"), "{said}");
+    assert!(
+        said.contains("skipped  socket-access: ") && said.contains("policy.sock cannot be seen: run this as root"),
+        "{said}"
+    );
+    assert!(said.contains("skipped  daemon-policy: "), "{said}");
 }
 
 #[test]
