@@ -158,7 +158,7 @@ fn events(site: &Site, scan: &Scan, report: &mut Report) {
     let last = running.metric("gatepost_events_last_event_timestamp_seconds").unwrap_or_default();
     let silent = scan.sent_unanswered();
     let what = format!("{silent} mails went to SES more than {} minutes ago, and no event has come", SES_TAKES / 60);
-    let fix = "[milter] ses_configuration_set = \"relay-events\"   # and look at: aws sesv2 get-configuration-set-event-destinations";
+    let fix = "# the set of aws/template.yaml, or yours\n[milter]\nses_configuration_set = \"relay-events\"";
     report.add(c::EVENTS_SILENT, Verdict::fault_if(silent > 0 && last == 0.0, what, fix));
     if running.metrics.is_empty() {
         return report.skip(&[c::EVENTS_TWICE, c::EVENTS_FOREIGN], "the admin socket does not answer");
@@ -166,11 +166,15 @@ fn events(site: &Site, scan: &Scan, report: &mut Report) {
     let all = running.sum("gatepost_events_read_total");
     let identity = running.sum("gatepost_events_identity_notifications_total");
     let what = format!("of {all} events {identity} were an identity's own notifications");
-    let fix = "aws ses set-identity-notification-topic --identity YOURS --notification-type Bounce   # with no --sns-topic; \
-               then the same for Complaint and Delivery";
+    let fix = ["Bounce", "Complaint", "Delivery"].map(|kind| {
+        // (Without --sns-topic: none.)
+        format!("aws ses set-identity-notification-topic --identity YOURS --notification-type {kind}")
+    });
+    let fix = fix.join("\n");
     report.add(c::EVENTS_TWICE, Verdict::fault_if(identity > 0.0 && identity < all, what, fix));
     let foreign = running.sum("gatepost_events_foreign_total");
     let what = format!("{foreign} events were of accounts that events.accounts does not name");
-    let fix = "[events] accounts = [\"…\"]   # or lock the topic's policy to your account (aws/README.md)";
+    let fix =
+        "# or lock the topic's policy to your account (aws/README.md)\n[events]\naccounts = [\"123456789012\", \"…\"]";
     report.add(c::EVENTS_FOREIGN, Verdict::fault_if(foreign > 0.0, what, fix));
 }

@@ -51,7 +51,7 @@ catalogue! {
         "with 2 each recipient costs a second while gatepost is gone; with 1 a session that is open over a restart goes on unchecked";
     SERVICE_OVERRIDE: Postfix Error "service-override", "no service of master.cf goes round the checks",
         "a setting of a service's own replaces that of main.cf for all mail which comes there";
-    DELAY_REJECT: Postfix Warning "delay-reject", "restrictions wait for RCPT",
+    DELAY_REJECT: Postfix Note "delay-reject", "restrictions wait for RCPT",
         "without the delay a refused sender's mail is refused at MAIL, and no log line names its recipients";
     SOFT_BOUNCE: Postfix Warning "soft-bounce", "refusals for good are for good",
         "soft_bounce makes a 450 of gatepost's 550: clients try suppressed recipients again for days";
@@ -67,7 +67,7 @@ catalogue! {
         "an edit of the list counts for gatepost at once, and for Postfix only after postmap";
     FALLBACK_STALE: Postfix Warning "fallback-stale", "the fallback table is gatepost's list",
         "while gatepost is away an older list decides who may send";
-    FALLBACK_DUPLICATES: Postfix Warning "fallback-duplicates", "no sender is listed twice",
+    FALLBACK_DUPLICATES: Postfix Note "fallback-duplicates", "no sender is listed twice",
         "Postfix takes the first entry and warns of each other one";
     SOCKET_MISSING: Postfix Error "socket-missing", "every socket of gatepost.toml is there",
         "Postfix finds nobody: checks fall to their default_action, milters to theirs";

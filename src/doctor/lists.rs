@@ -234,7 +234,7 @@ fn address(
     if chroot && listens(false) {
         let what =
             format!("{param}: {address}: smtpd is chrooted, and looks for it below {}", postfix.queue().display());
-        found.push((c::CHROOT_PATH, Fault::new(what, format!("in {param}: unix:gatepost/policy.sock"))));
+        found.push((c::CHROOT_PATH, Fault::new(what, shipped(param))));
         return;
     }
     let listen: Vec<String> = site.config.delegation_listen.iter().map(ToString::to_string).collect();
@@ -275,9 +275,11 @@ fn overrides(wanted: &[List], site: &Site, postfix: &Postfix) -> Vec<Fault> {
             examine(list, text, service.chroot, site, postfix, &mut found);
             if let Some((_, fault)) = found.first() {
                 let what = format!("master.cf: {}: its own {}", service.name, fault.what);
-                let fix = format!("take \"-o {}=…\" out of {}, or write: -o {{ {} }}", list.param, service.name, {
-                    shipped(list.param).replace('\n', " ")
-                });
+                let line = shipped(list.param).split_whitespace().collect::<Vec<_>>().join(" ");
+                let fix = format!(
+                    "# below {} in master.cf, or take its own {} out\n  -o {{ {line} }}",
+                    service.name, list.param
+                );
                 faults.push(Fault::new(what, fix));
             }
         }

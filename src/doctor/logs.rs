@@ -94,7 +94,7 @@ pub(super) fn check(site: &Site, scan: &Scan, report: &mut Report) {
     let journal = site.config.logs.as_ref().is_some_and(|logs| logs.journal);
     let named = patterns(&site.config).join(", ");
     let none = files.is_empty() && closed.is_empty() && !journal;
-    let fix = "[logs] paths = [\"/var/log/mail.log*\"]   # or journal = true";
+    let fix = "# or journal = true\n[logs]\npaths = [\"/var/log/mail.log*\"]";
     report.add(c::LOGS_THERE, Verdict::fault_if(none, format!("no file is there that {named} names"), fix));
     readable(site, &files, closed, report);
     report.add(c::LOGS_OF_POSTFIX, of_postfix(site, &files, scan, journal));
@@ -168,7 +168,10 @@ fn readable(site: &Site, files: &[PathBuf], closed: Vec<(PathBuf, io::Error)>, r
 }
 
 fn group_of(path: &Path) -> String {
-    format!("[Service] SupplementaryGroups=postfix adm   # systemctl edit gatepost; or: chmod 0640 {}", path.display())
+    format!(
+        "# systemctl edit gatepost; and: chgrp adm {0} && chmod 0640 {0}\n[Service]\nSupplementaryGroups=postfix adm",
+        path.display()
+    )
 }
 
 /// `mail.log.1` beside `mail.log`, `mail.log-20261123` beside it, `mail.log.2.gz`.
@@ -195,7 +198,7 @@ fn by_postlogd(site: &Site, user: &User, files: &[PathBuf]) -> Option<Fault> {
         "maillog_file_permissions = 0644".to_owned()
     } else {
         format!(
-            "maillog_file =   # log by syslog; or rotate {} by logrotate with \"create 0640 root adm\"",
+            "# log by syslog; or rotate {} by logrotate with \"create 0640 root adm\"\nmaillog_file =",
             file.display()
         )
     };
@@ -207,14 +210,14 @@ fn of_postfix(site: &Site, files: &[PathBuf], scan: &Scan, journal: bool) -> Ver
     let named = patterns(&site.config);
     if !file.is_empty() && file != "/dev/stdout" && !files.iter().any(|path| path == Path::new(file)) {
         let what = format!("Postfix writes {file}, and {} does not name it", named.join(", "));
-        return Fault::new(what, format!("[logs] paths = [\"{}\", \"{file}*\"]", named.join("\", \""))).into();
+        return Fault::new(what, format!("[logs]\npaths = [\"{}\", \"{file}*\"]", named.join("\", \""))).into();
     }
     let silent = scan.lines >= LEAST_LINES && scan.of_postfix == 0 && !journal;
     let what = format!("none of the last {} lines of {} is Postfix's", scan.lines, named.join(", "));
     Verdict::fault_if(
         silent,
         what,
-        "[logs] paths: name the file that Postfix writes (postconf maillog_file, or the syslog's)",
+        "# the file of the syslog's facility mail\n[logs]\npaths = [\"/var/log/mail.log*\"]",
     )
 }
 
@@ -229,12 +232,12 @@ fn of_gatepost(site: &Site, files: &[PathBuf], scan: &Scan, journal: bool) -> Ve
             );
             let missing = !files.contains(path);
             let paths = patterns(&site.config).join("\", \"");
-            Verdict::fault_if(missing, what, format!("[logs] paths = [\"{paths}\", \"{}*\"]", path.display()))
+            Verdict::fault_if(missing, what, format!("[logs]\npaths = [\"{paths}\", \"{}*\"]", path.display()))
         }
         Output::Syslog if journal => Verdict::Sound,
         Output::Syslog if !site.file("/dev/log").exists() => Fault::new(
             "event_log.output is \"syslog\", and there is no /dev/log",
-            "apt install rsyslog   # or output = \"file:…\"",
+            "[event_log]\noutput = \"file:/var/log/gatepost/mail.log\"",
         )
         .into(),
         Output::Syslog => {
@@ -243,7 +246,7 @@ fn of_gatepost(site: &Site, files: &[PathBuf], scan: &Scan, journal: bool) -> Ve
                 "gatepost wrote {written} lines to syslog, and none is in {}",
                 patterns(&site.config).join(", ")
             );
-            let fix = "[logs] paths: name the file into which syslog puts the facility mail";
+            let fix = "# the file of the syslog's facility mail\n[logs]\npaths = [\"/var/log/mail.log*\"]";
             Verdict::fault_if(written > 0.0 && scan.of_gatepost == 0, what, fix)
         }
     }
@@ -253,8 +256,7 @@ fn clients(scan: &Scan) -> Verdict {
     let one = scan.clients.iter().next().filter(|ip| scan.clients.len() == 1 && !ip.is_loopback());
     let Some(ip) = one.filter(|_| scan.arrivals >= LEAST_ARRIVALS) else { return Verdict::Sound };
     let what = format!("the last {} mails all came from {ip}", scan.arrivals);
-    let fix =
-        "smtpd_upstream_proxy_protocol = haproxy   # on a port of its own, with proxy protocol on the load balancer";
+    let fix = "# with the proxy protocol on in the load balancer\nsmtpd_upstream_proxy_protocol = haproxy";
     Fault::new(what, fix).into()
 }
 

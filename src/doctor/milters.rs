@@ -5,7 +5,6 @@ use super::finding::{Check, Fault, Report, Verdict};
 use super::postconf::Postfix;
 use super::restrictions::{Service, milters};
 use super::site::{Site, is_same, resolve, seconds};
-use crate::daemon::config::Milter;
 use crate::daemon::listeners::Endpoint;
 
 const SHIPPED: &str = include_str!("../../postfix-snippets/main.cf.milter");
@@ -28,28 +27,19 @@ struct List<'a> {
 
 /// Looks at both lists, and at what of Postfix's own mail goes to them.
 pub(super) fn check(site: &Site, postfix: &Postfix, report: &mut Report) {
-    let none = Milter {
-        listen: Vec::new(),
-        listen_local: Vec::new(),
-        correlation_header: String::new(),
-        ses_configuration_set: None,
-        trusted_networks: Vec::new(),
-        bounce_sender: None,
-        max_connections: 0,
-    };
-    let section = site.config.milter.as_ref().unwrap_or(&none);
+    let section = site.config.milter.as_ref();
     let lists = [
         List {
             check: c::MILTER_SMTPD,
             param: "smtpd_milters",
-            listen: &section.listen,
+            listen: section.map_or(&[], |milter| &milter.listen),
             program: "smtpd",
             actions: &["accept", "tempfail"],
         },
         List {
             check: c::MILTER_LOCAL,
             param: "non_smtpd_milters",
-            listen: &section.listen_local,
+            listen: section.map_or(&[], |milter| &milter.listen_local),
             program: "cleanup",
             actions: &["tempfail"],
         },
@@ -141,7 +131,7 @@ fn bounces(site: &Site, postfix: &Postfix) -> Verdict {
         }
         (false, true) if site.config.milter.is_some() => {
             let what = "internal_mail_filter_classes holds bounce, and [milter] names no bounce_sender";
-            Fault::new(what, "[milter] bounce_sender = \"bounces@example.com\"").into()
+            Fault::new(what, "[milter]\nbounce_sender = \"bounces@example.com\"").into()
         }
         _ => Verdict::Sound,
     }

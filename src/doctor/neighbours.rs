@@ -36,7 +36,7 @@ fn journald(site: &Site) -> Verdict {
     // Either being 0 turns it off.
     let low = interval > 0 && burst > 0 && burst * DEFAULT_INTERVAL < DEFAULT_BURST * interval;
     let what = format!("journald takes {burst} lines in {interval} s from a service, less than its default");
-    Verdict::fault_if(low, what, "[Journal] RateLimitBurst=0   # in /etc/systemd/journald.conf.d/mail.conf")
+    Verdict::fault_if(low, what, "# /etc/systemd/journald.conf.d/mail.conf\n[Journal]\nRateLimitBurst=0")
 }
 
 /// Jails that read Postfix's refusals, and do not know the clients.
@@ -64,7 +64,7 @@ fn fail2ban(site: &Site) -> Verdict {
         let unknown: Vec<&str> = networks.iter().copied().filter(|net| !ignored.contains(net)).collect();
         let what = format!("the jail {jail} bans clients in {} for refused recipients", unknown.join(", "));
         let fix = format!(
-            "[{jail}]\nignoreip = 127.0.0.1/8 ::1 {}   # in /etc/fail2ban/jail.d/gatepost.local",
+            "# /etc/fail2ban/jail.d/gatepost.local\n[{jail}]\nignoreip = 127.0.0.1/8 ::1 {}",
             networks.join(" ")
         );
         (!unknown.is_empty()).then(|| Fault::new(what, fix))

@@ -82,7 +82,7 @@ fn login(postfix: &Postfix, relayhost: &str) -> Vec<Fault> {
         None => faults.push(Fault::new(
             "smtp_sasl_password_maps is empty",
             format!(
-                "smtp_sasl_password_maps = hash:/etc/postfix/sasl_passwd   # with the line: {relayhost} USER:PASSWORD"
+                "# with the line: {relayhost} USER:PASSWORD\nsmtp_sasl_password_maps = hash:/etc/postfix/sasl_passwd"
             ),
         )),
         Some((kind, path)) => faults.extend(stale_index(kind, Path::new(path))),

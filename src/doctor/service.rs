@@ -243,5 +243,5 @@ fn open_files(site: &Site) -> Verdict {
     let milter = site.config.milter.as_ref().map_or(0, |milter| milter.max_connections);
     let needs = site.config.max_connections + milter + OWN_FILES;
     let what = format!("the daemon may open {soft} files, and max_connections allow {needs}");
-    Verdict::fault_if(soft < needs, what, format!("[Service] LimitNOFILE={}   # systemctl edit gatepost", needs * 2))
+    Verdict::fault_if(soft < needs, what, format!("# systemctl edit gatepost\n[Service]\nLimitNOFILE={}", needs * 2))
 }

@@ -50,12 +50,12 @@ fn processes(site: &Site, postfix: &Postfix) -> Vec<Fault> {
     let (has, needs) = (site.config.max_connections, processes * 3);
     if has < needs {
         let what = format!("[delegation] max_connections = {has}, and {processes} smtpd processes open {needs}");
-        faults.push(Fault::new(what, format!("[delegation] max_connections = {}", needs * 2)));
+        faults.push(Fault::new(what, format!("[delegation]\nmax_connections = {}", needs * 2)));
     }
     if let Some(milter) = site.config.milter.as_ref().filter(|milter| milter.max_connections <= processes) {
         let what =
             format!("[milter] max_connections = {}, and there are {processes} smtpd processes", milter.max_connections);
-        faults.push(Fault::new(what, format!("[milter] max_connections = {}", processes * 3)));
+        faults.push(Fault::new(what, format!("[milter]\nmax_connections = {}", processes * 3)));
     }
     faults
 }
@@ -75,19 +75,19 @@ fn lookups(site: &Site, postfix: &Postfix, report: &mut Report) {
     report.add(
         c::MYORIGIN,
         (!same).then(|| {
-            differs("myorigin", origin, format!("\"{}\"", ours.myorigin), format!("[postfix] myorigin = \"{origin}\""))
+            differs("myorigin", origin, format!("\"{}\"", ours.myorigin), format!("[postfix]\nmyorigin = \"{origin}\""))
         }),
     );
     let theirs = postfix.get("recipient_delimiter");
     let delimiter = (theirs != ours.recipient_delimiter).then(|| {
-        let toml = format!("[postfix] recipient_delimiter = \"{theirs}\"");
+        let toml = format!("[postfix]\nrecipient_delimiter = \"{theirs}\"");
         differs("recipient_delimiter", theirs, format!("\"{}\"", ours.recipient_delimiter), toml)
     });
     report.add(c::RECIPIENT_DELIMITER, delimiter);
     let lists = postfix.get("parent_domain_matches_subdomains");
     let theirs = lists.split([',', ' ', '\t']).any(|word| word == "smtpd_access_maps");
     let parents = (theirs != ours.parent_domain_matches_subdomains).then(|| {
-        let toml = format!("[postfix] parent_domain_matches_subdomains = {theirs}");
+        let toml = format!("[postfix]\nparent_domain_matches_subdomains = {theirs}");
         differs("parent_domain_matches_subdomains", lists, ours.parent_domain_matches_subdomains.to_string(), toml)
     });
     report.add(c::PARENT_DOMAINS, parents);

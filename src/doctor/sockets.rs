@@ -29,7 +29,7 @@ pub(super) fn check(site: &Site, postfix: &Postfix, report: &mut Report) {
     let is_open = |path: &&&PathBuf| stranger.obstacle(WRITE, path, Path::new("/")).is_none();
     let open = |path: &&PathBuf| {
         let what = format!("{} is open to every user ({})", path.display(), mode_of(path));
-        Fault::new(what, "[delegation] socket_mode = \"0660\"   # and chmod 0750 on its folder")
+        Fault::new(what, "# and chmod 0750 on its folder\n[delegation]\nsocket_mode = \"0660\"")
     };
     report.add(c::SOCKET_OPEN, there.iter().filter(is_open).map(open).collect::<Vec<_>>());
 }
@@ -53,7 +53,7 @@ fn access(site: &Site, postfix: &Postfix, there: &[&PathBuf]) -> Verdict {
 fn fix(site: &Site, owner: &str, socket: &Path, obstacle: &Path) -> String {
     if obstacle == socket {
         let group = site.config.socket_group.as_deref().unwrap_or(owner);
-        return format!("[delegation] socket_mode = \"0660\", socket_group = \"{group}\"");
+        return format!("[delegation]\nsocket_mode = \"0660\"\nsocket_group = \"{group}\"");
     }
     format!("chgrp {owner} {0} && chmod 0750 {0}", obstacle.display())
 }

@@ -43,6 +43,7 @@ pub struct Found {
     pub id: String,
     pub severity: String,
     pub what: String,
+    pub fix: String,
 }
 
 /// Copies of the installation's files.
@@ -151,7 +152,7 @@ impl Trial<'_> {
         let found = objects.iter().filter(|object| object["severity"] != "skipped").map(|object| {
             let text = |name: &str| object[name].as_str().unwrap_or_else(|| panic!("no {name} in {object}")).to_owned();
             assert!(!text("why").is_empty() && !text("fix").is_empty() && !text("group").is_empty());
-            Found { id: text("id"), severity: text("severity"), what: text("what") }
+            Found { id: text("id"), severity: text("severity"), what: text("what"), fix: text("fix") }
         });
         let found: Vec<Found> = found.collect();
         let code = i32::from(found.iter().any(|found| found.severity != "note"));

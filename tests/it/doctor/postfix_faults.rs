@@ -7,6 +7,7 @@ use std::fs;
 
 const ERROR: &str = "error";
 const WARNING: &str = "warning";
+const NOTE: &str = "note";
 
 const fn seed(
     id: &'static str,
@@ -94,7 +95,7 @@ const SEEDS: &[Seed] = &[
             "submission inet n - y - - smtpd\n  -o smtpd_recipient_restrictions=permit_sasl_authenticated,reject\n";
         t.append("etc/master.cf", line);
     }),
-    seed("delay-reject", WARNING, "no", &[], |t| t.set("smtpd_delay_reject = no")),
+    seed("delay-reject", NOTE, "no", &[], |t| t.set("smtpd_delay_reject = no")),
     seed("soft-bounce", WARNING, "yes", &[], |t| t.set("soft_bounce = yes")),
     seed("error-limits", ERROR, "smtpd_hard_error_limit = 20", &[], |t| t.set("smtpd_hard_error_limit = 20")),
     seed("error-limits", ERROR, "stress", &[], |t| t.set("smtpd_soft_error_limit = ${stress?{1}:{1000}}")),
@@ -111,7 +112,7 @@ const SEEDS: &[Seed] = &[
         fs::remove_file(t.path("etc/allowed_senders")).unwrap();
         t.append("etc/allowed_senders", "info@example.com OK\n");
     }),
-    seed("fallback-duplicates", WARNING, ":2: info@example.com", &["fallback-stale"], |t| {
+    seed("fallback-duplicates", NOTE, ":2: info@example.com", &["fallback-stale"], |t| {
         fs::remove_file(t.path("etc/allowed_senders")).unwrap();
         t.append("etc/allowed_senders", "info@example.com OK\nInfo@example.com REJECT\n");
     }),
@@ -198,7 +199,8 @@ fn each_seeded_fault_of_files_is_found() {
     let judge = |seed: &Seed| {
         let trial = install.trial();
         (seed.put)(&trial);
-        seed.missed_in(&trial.examine(&[]))
+        let found = trial.examine(&[]);
+        seed.missed_in(&found).or_else(|| unmended(seed, &trial, &found))
     };
     let missed: Vec<String> = std::thread::scope(|scope| {
         let shares = SEEDS.chunks(SEEDS.len().div_ceil(4));
@@ -207,6 +209,21 @@ fn each_seeded_fault_of_files_is_found() {
         judges.into_iter().flat_map(|judge| -> Vec<String> { judge.join().expect("it judges") }).collect()
     });
     assert!(missed.is_empty(), "{}", missed.join("\n"));
+}
+
+/// The line of main.cf that doctor prints, taken as it is, mends the fault.
+fn unmended(seed: &Seed, trial: &Trial<'_>, found: &[install::Found]) -> Option<String> {
+    let is_name = |name: &str| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    let is_setting = |fix: &&str| fix.split_once(" =").is_some_and(|(name, _)| is_name(name));
+    let of_it = found.iter().filter(|found| found.id == seed.id);
+    let fixes: Vec<&str> = of_it.map(|found| found.fix.as_str()).filter(is_setting).collect();
+    // (A milter that gatepost.toml lacks is not mended in main.cf.)
+    if fixes.is_empty() || seed.id == "milter-unserved" {
+        return None;
+    }
+    fixes.iter().for_each(|fix| trial.set(&fix.replace('\n', " ")));
+    let left: Vec<_> = trial.examine(&[]).into_iter().filter(|found| found.id == seed.id).collect();
+    (!left.is_empty()).then(|| format!("{fixes:?} does not mend {left:#?}"))
 }
 
 /// What is not stock and yet sound.
