@@ -105,12 +105,7 @@ fn ours<'e>(list: &List, elements: &'e [Element], config: &Config, postfix: &Pos
         })
     };
     let is_context = |service: &Service| service.settings.get("policy_context").is_some_and(|c| c == list.context);
-    let answers = |service: &Service| {
-        [false, true].iter().any(|chroot| {
-            let asked = resolve(&service.address, &postfix.queue(), *chroot);
-            asked.is_some_and(|asked| config.delegation_listen.iter().any(|listen| is_same(listen, &asked)))
-        })
-    };
+    let answers = |service: &Service| [false, true].iter().any(|chroot| is_answered(service, *chroot, config, postfix));
     let ranks: [&dyn Fn(&Service) -> bool; 4] = [
         &|service| answers(service) && is_context(service),
         &|service| answers(service),
@@ -118,6 +113,12 @@ fn ours<'e>(list: &List, elements: &'e [Element], config: &Config, postfix: &Pos
         &|service| service.address.contains("gatepost"),
     ];
     ranks.iter().find_map(|fits| services().find(|(_, service)| fits(service)))
+}
+
+/// Whether gatepost listens where the service is looked for.
+fn is_answered(service: &Service, chroot: bool, config: &Config, postfix: &Postfix) -> bool {
+    let asked = resolve(&service.address, &postfix.queue(), chroot);
+    asked.is_some_and(|asked| config.delegation_listen.iter().any(|listen| is_same(listen, &asked)))
 }
 
 /// Everything that is wrong with one list.
@@ -223,15 +224,11 @@ fn address(
     postfix: &Postfix,
     found: &mut Vec<(Check, Fault)>,
 ) {
-    let listens = |chroot| {
-        let asked = resolve(&service.address, &postfix.queue(), chroot);
-        asked.is_some_and(|asked| site.config.delegation_listen.iter().any(|listen| is_same(listen, &asked)))
-    };
-    if listens(chroot) {
+    if is_answered(service, chroot, &site.config, postfix) {
         return;
     }
     let (param, address) = (list.param, &service.address);
-    if chroot && listens(false) {
+    if chroot && is_answered(service, false, &site.config, postfix) {
         let what =
             format!("{param}: {address}: smtpd is chrooted, and looks for it below {}", postfix.queue().display());
         found.push((c::CHROOT_PATH, Fault::new(what, shipped(param))));

@@ -93,9 +93,9 @@ pub fn written(elements: &[Element]) -> String {
     line
 }
 
-/// Tables and domains stand behind a restriction, and are none.
+/// Tables, domains and numbers stand behind a restriction, and are none.
 fn is_argument(word: &str) -> bool {
-    word.contains([':', '/', '.', '='])
+    word.contains([':', '/', '.', '=']) || word.bytes().all(|b| b.is_ascii_digit())
 }
 
 fn expand(text: &str, class: &dyn Fn(&str) -> Option<String>, depth: usize, elements: &mut Vec<Element>) {
@@ -162,10 +162,11 @@ mod tests {
     #[test]
     fn lists_are_read_and_written() {
         let text = "reject_unauth_pipelining,\n  check_policy_service { unix:a/b, timeout=5s, { policy_context = data } }, \
-                    check_client_access hash:/x permit";
+                    check_client_access hash:/x sleep 5, permit";
         let elements = read(text);
         let words: Vec<_> = elements.iter().map(Element::word).collect();
-        let expected = ["reject_unauth_pipelining", POLICY_SERVICE, "", "check_client_access", "hash:/x", "permit"];
+        let expected =
+            ["reject_unauth_pipelining", POLICY_SERVICE, "", "check_client_access", "hash:/x", "sleep", "5", "permit"];
         assert_eq!(words, expected);
         let Element::Service(service) = &elements[2] else { panic!("{elements:?}") };
         assert_eq!(service.address, "unix:a/b");
@@ -173,7 +174,7 @@ mod tests {
         assert_eq!(
             written(&elements),
             "reject_unauth_pipelining, check_policy_service { unix:a/b, timeout=5s, { policy_context = data } }, \
-             check_client_access hash:/x, permit"
+             check_client_access hash:/x, sleep 5, permit"
         );
     }
 

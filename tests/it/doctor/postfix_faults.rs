@@ -188,6 +188,13 @@ const SEEDS: &[Seed] = &[
         let own = t.install.path("log/*.log*").display().to_string();
         t.replace("gatepost.toml", &own, &t.install.path("log/mail.log").display().to_string());
     }),
+    seed("config-warnings", WARNING, "no accounts", &[], |t| {
+        t.replace("gatepost.toml", "accounts = [\"123456789012\"]\n", "");
+    }),
+    seed("daemon-admin", ERROR, "other.sock", &[], |t| t.replace("gatepost.toml", "run/admin.sock", "run/other.sock")),
+    seed("daemon-milter", ERROR, "other.sock", &["socket-missing", "milter-unserved"], |t| {
+        t.replace("gatepost.toml", "gatepost/local.sock", "gatepost/other.sock");
+    }),
     seed("config", ERROR, "max_conections", &[], |t| {
         t.replace("gatepost.toml", "max_connections = 1000", "max_conections = 1000");
     }),
