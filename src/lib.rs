@@ -28,4 +28,6 @@ pub mod journey;
 
 pub mod daemon;
 
+pub mod doctor;
+
 pub mod cli;

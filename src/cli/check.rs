@@ -26,10 +26,21 @@ pub fn run(config: Option<&Path>, json: bool) -> u8 {
     report.code
 }
 
-/// Checks the configuration (as [`Config::load`] takes it) and the policy folder that it names, the
+/// Configuration and policy, as far as they can be read.
+#[derive(Debug)]
+pub struct Reading {
+    /// The configuration; what is wrong in it stands at its default.
+    pub config: Config,
+    /// The policy, where it has no problems.
+    pub rules: Option<Rules>,
+    /// Every problem and warning of both, sorted.
+    pub findings: Vec<Problem>,
+}
+
+/// Reads the configuration (as [`Config::load`] takes it) and the policy folder that it names, the
 /// folder too where the configuration has problems.
 #[must_use]
-pub fn report(config: Option<&Path>, json: bool) -> Report {
+pub fn read(config: Option<&Path>) -> Reading {
     let read = Config::salvage(config);
     let mut findings = read.findings;
     let policy_dir = &read.config.policy_dir;
@@ -46,6 +57,14 @@ pub fn report(config: Option<&Path>, json: bool) -> Report {
         }
     }
     findings.sort();
+    Reading { config: read.config, rules, findings }
+}
+
+/// Checks, and says so.
+#[must_use]
+pub fn report(config: Option<&Path>, json: bool) -> Report {
+    let Reading { config: read, rules, findings } = read(config);
+    let policy_dir = &read.policy_dir;
     let warnings = findings.iter().filter(|finding| finding.is_warning()).count();
     let problems = findings.len() - warnings;
     let summary = match rules {

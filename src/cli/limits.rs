@@ -4,19 +4,11 @@ use super::exit;
 use super::output::{print, say};
 use super::signals::Signals;
 use crate::daemon::Config;
+use crate::daemon::client;
 use crate::daemon::listeners::Endpoint;
 use clap::Subcommand;
-use http_body_util::{BodyExt, Empty};
-use hyper::body::Bytes;
-use hyper::{Method, Request, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper::{Method, StatusCode};
 use serde_json::Value;
-use std::path::Path;
-use std::time::Duration;
-use tokio::net::UnixStream;
-
-/// How long the daemon may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// `gatepost limits`
 #[derive(Debug, Subcommand)]
@@ -50,11 +42,7 @@ pub enum LimitsCommand {
 /// Asks the daemon.
 #[must_use]
 pub fn run(command: &LimitsCommand, config: &Config, json: bool, signals: &Signals) -> u8 {
-    let unix = config.admin_listen.iter().find_map(|endpoint| match endpoint {
-        Endpoint::Unix(path) => Some(path.clone()),
-        Endpoint::Inet(_) => None,
-    });
-    let Some(socket) = unix else {
+    let Some(socket) = config.admin_listen.iter().find(|endpoint| matches!(endpoint, Endpoint::Unix(_))) else {
         say(&"limits needs a Unix socket in [admin] listen, such as \"unix:/run/gatepost/admin.sock\"");
         return exit::CONFIG;
     };
@@ -68,12 +56,7 @@ pub fn run(command: &LimitsCommand, config: &Config, json: bool, signals: &Signa
     if method == Method::POST {
         signals.hold();
     }
-    let answer = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(anyhow::Error::from)
-        .and_then(|runtime| runtime.block_on(ask(&socket, method, &path)));
-    match answer {
+    match ask(socket, method, &path) {
         Ok(Answer::Data(value)) if json => print(&format!("{value}\n")),
         Ok(Answer::Data(value)) => print(&in_words(&value)),
         Ok(Answer::NotFound(what)) => {
@@ -81,7 +64,8 @@ pub fn run(command: &LimitsCommand, config: &Config, json: bool, signals: &Signa
             exit::USAGE
         }
         Err(error) => {
-            say(&format_args!("{}: {error:#}; is the daemon running?", socket.display()));
+            let place = socket.to_string();
+            say(&format_args!("{}: {error:#}; is the daemon running?", place.trim_start_matches("unix:")));
             exit::UNAVAILABLE
         }
     }
@@ -122,26 +106,14 @@ enum Answer {
     NotFound(String),
 }
 
-async fn ask(socket: &Path, method: Method, path: &str) -> anyhow::Result<Answer> {
-    let exchange = async {
-        let stream = TokioIo::new(UnixStream::connect(socket).await?);
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
-        let driver = tokio::spawn(connection);
-        let request =
-            Request::builder().method(method).uri(path).header("host", "gatepost").body(Empty::<Bytes>::new())?;
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        let body = response.into_body().collect().await?.to_bytes();
-        drop(sender);
-        let _ = driver.await;
-        let text = String::from_utf8_lossy(&body);
-        match status {
-            StatusCode::OK => Ok(Answer::Data(serde_json::from_slice(&body)?)),
-            StatusCode::NOT_FOUND => Ok(Answer::NotFound(text.into_owned())),
-            _ => anyhow::bail!("the daemon answered {status}: {text}"),
-        }
-    };
-    tokio::time::timeout(PATIENCE, exchange).await?
+fn ask(socket: &Endpoint, method: Method, path: &str) -> anyhow::Result<Answer> {
+    let (status, body) = client::ask_once(socket, method, path)?;
+    let text = || String::from_utf8_lossy(&body).into_owned();
+    match status {
+        StatusCode::OK => Ok(Answer::Data(serde_json::from_slice(&body)?)),
+        StatusCode::NOT_FOUND => Ok(Answer::NotFound(text())),
+        _ => anyhow::bail!("the daemon answered {status}: {}", text()),
+    }
 }
 
 fn in_words(value: &Value) -> String {

@@ -1,6 +1,7 @@
 //! The command line: one file per command. Exit codes are those of sysexits(3).
 
 pub mod check;
+pub mod doctor;
 pub mod events;
 pub mod explain;
 pub mod generate;
@@ -28,6 +29,8 @@ pub mod exit {
     pub const OK: u8 = 0;
     /// The answer is "no": nothing found.
     pub const NOT_FOUND: u8 = 1;
+    /// Something was found that an operator must see to.
+    pub const FAULTS: u8 = 1;
     /// The command was used wrongly.
     pub const USAGE: u8 = 64;
     /// Input that cannot be read as what it should be.
@@ -72,6 +75,8 @@ pub enum Command {
     Serve(serve::ServeArgs),
     /// Check configuration and policy, print every problem as file:line:column: message
     Check,
+    /// Check the whole installation (Postfix, daemon, AWS, logs), and say what to change
+    Doctor(doctor::DoctorArgs),
     /// Say what the answer to a question is, and why; charges nothing
     Explain(explain::ExplainArgs),
     /// The suppression list
@@ -114,6 +119,7 @@ pub fn main() -> u8 {
     match cli.command {
         Command::Serve(args) => serve::run(&args, config),
         Command::Check => check::run(config, cli.json),
+        Command::Doctor(args) => with_console(&|console| doctor::run(&args, config, cli.json, console)),
         Command::Explain(args) => with_config(config, |config| explain::run(&args, config, cli.json)),
         Command::Suppress(command) => with_config(config, |config| {
             with_console(&|console| suppress::run(&command, &config.store_path(), cli.json, console))

@@ -26,9 +26,6 @@ pub struct TraceArgs {
     follow: bool,
 }
 
-/// Where mail logs are, where the configuration does not say.
-const USUAL: [&str; 2] = ["/var/log/mail.log*", "/var/log/maillog*"];
-
 /// How often growing logs are looked at.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -80,7 +77,7 @@ fn open(args: &TraceArgs, config: &Config, console: &mut Console<'_>) -> (Logs, 
         }
         return (logs, unread);
     }
-    let usual = || USUAL.map(str::to_owned).to_vec();
+    let usual = || journey::glob::USUAL.map(str::to_owned).to_vec();
     let patterns = config.logs.as_ref().map_or_else(usual, |logs| logs.paths.clone());
     let (mut logs, mut unread) = Logs::of_patterns(&patterns);
     if config.logs.as_ref().is_some_and(|logs| logs.journal) {

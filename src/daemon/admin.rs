@@ -131,6 +131,8 @@ async fn guard(State(counter): State<Counter>, request: Request, next: Next) -> 
 #[derive(Serialize)]
 pub(super) struct Health {
     status: &'static str,
+    version: &'static str,
+    pid: u32,
     pub generation: u64,
     pub policy_problems: Vec<String>,
     pub suppression_store: Option<String>,
@@ -152,6 +154,8 @@ impl Office {
         };
         let health = Health {
             status: "ok",
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
             generation: self.house.rules.load().generation,
             policy_problems: self.reload.problems().iter().map(problem).collect(),
             suppression_store: (self.store.0)().map(trouble),

@@ -3,6 +3,7 @@
 //! reload and stopped.
 
 pub mod admin;
+pub mod client;
 pub mod config;
 pub mod decisions;
 pub mod event_log;

@@ -4,6 +4,9 @@ use glob::{MatchOptions, Pattern, PatternError};
 use std::io;
 use std::path::PathBuf;
 
+/// Where mail logs are, where the configuration does not say.
+pub const USUAL: [&str; 2] = ["/var/log/mail.log*", "/var/log/maillog*"];
+
 /// As a shell does it: hidden files only where the pattern names the dot.
 const AS_IN_A_SHELL: MatchOptions =
     MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };

@@ -135,6 +135,18 @@ impl Reader {
         Ok(n.unsigned_abs())
     }
 
+    /// What SQLite's own check of the whole file finds; nothing where it is sound. Reads every page.
+    ///
+    /// # Errors
+    /// Trouble with the database.
+    pub fn quick_check(&self) -> Result<Vec<String>, StoreError> {
+        let mut statement = self.db.prepare("PRAGMA quick_check(10)").map_err(|e| self.error(&e))?;
+        let found =
+            statement.query_map([], |row| row.get(0)).and_then(Iterator::collect::<rusqlite::Result<Vec<String>>>);
+        let found = found.map_err(|e| self.error(&e))?;
+        Ok(found.into_iter().filter(|line| line != "ok").collect())
+    }
+
     /// Changes whenever another connection has changed the database. Cheap: no page is read.
     ///
     /// # Errors

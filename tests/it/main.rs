@@ -27,6 +27,7 @@ mod brake;
 mod commands;
 mod corpus;
 mod counting;
+mod doctor;
 mod down;
 mod events_corpus;
 mod events_crash;

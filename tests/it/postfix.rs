@@ -190,7 +190,7 @@ pub fn shipped(path: &str) -> PathBuf {
 }
 
 /// uid and gid of a user.
-fn id_of(user: &str) -> (u32, u32) {
+pub fn id_of(user: &str) -> (u32, u32) {
     let passwd = fs::read_to_string("/etc/passwd").unwrap();
     let line = passwd.lines().find(|l| l.starts_with(&format!("{user}:"))).expect("a user of that name");
     let mut fields = line.split(':').skip(2).map(|n| n.parse().unwrap());

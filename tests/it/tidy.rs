@@ -127,6 +127,7 @@ fn the_papers_are_there_and_their_links_lead_somewhere() {
         "CHANGELOG.md",
         "LICENSE",
         "aws/README.md",
+        "docs/doctor.md",
         "docs/metrics.md",
         "docs/operations.md",
         "docs/status-page.md",

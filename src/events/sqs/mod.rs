@@ -3,6 +3,7 @@
 
 mod client;
 mod delete;
+pub mod inspect;
 mod pause;
 mod poll;
 mod queue;

@@ -31,7 +31,7 @@ pub(super) const BATCH: usize = 10;
 pub(super) const VISIBILITY: Duration = Duration::from_secs(60);
 
 /// How long a call that is no long poll may take, and a long poll: a second beyond the SDK's own bound.
-const CALL: Duration = Duration::from_secs(10);
+pub(super) const CALL: Duration = Duration::from_secs(10);
 const RECEIVE: Duration = Duration::from_secs(31);
 
 /// How often the dead-letter queue is asked for again where the role may not know.
