@@ -26,7 +26,7 @@ demo: packages
 test: test-packages venv
 	cargo build --locked --all-targets
 	cargo test --locked $(RUNNER)
-	cargo test --locked $(RUNNER) --bench policy --bench milter --bench events --bench trace
+	cargo test --locked $(RUNNER) --bench policy --bench milter --bench events --bench trace --bench report
 
 lint:
 	cargo fmt --check

@@ -26,6 +26,8 @@ pub mod events;
 
 pub mod journey;
 
+pub mod report;
+
 pub mod daemon;
 
 pub mod doctor;

@@ -4,11 +4,14 @@
 mod measure;
 mod multiply;
 
+#[allow(dead_code, reason = "the other benches use other parts of it")]
+#[path = "../common/mod.rs"]
+mod common;
+
+use common::Result;
+use common::cli::{self, Flags, is_smoke};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-
-/// What can go wrong: a log that is not made, a message that is not found. Slow figures are not errors.
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 const USAGE: &str = "usage: cargo bench --bench trace -- [OPTIONS]
 options
@@ -28,45 +31,24 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    match Args::parse().and_then(|args| args.map_or(Ok(()), |args| bench(&args))) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("trace bench: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    cli::main("trace", USAGE, &[], |args| bench(&Args::parse(args)?))
 }
 
 impl Args {
-    /// Without the `--bench` that `cargo bench` adds, as under `cargo test --benches`, it is a smoke run. `None`: only
-    /// the options were asked for.
-    fn parse() -> Result<Option<Self>> {
-        let args: Vec<String> = std::env::args().skip(1).collect();
-        let has = |flag: &str| args.iter().any(|a| a == flag);
-        if has("--help") || has("-h") {
-            println!("{USAGE}");
-            return Ok(None);
-        }
-        let dir = env!("CARGO_TARGET_TMPDIR").into();
-        let mut read = if has("--smoke") || !has("--bench") {
-            println!("A smoke run: that it works; the figures mean nothing.");
-            Self { rounds: 1, mib: 8, messages: 40, dir }
-        } else {
-            Self { rounds: 10, mib: 1024, messages: 400, dir }
-        };
-        let mut rest = args.iter();
-        while let Some(flag) = rest.next() {
-            let mut value = || rest.next().ok_or_else(|| format!("{flag} needs a value\n{USAGE}"));
-            match flag.as_str() {
-                "--bench" | "--smoke" => {}
-                "--rounds" => read.rounds = value()?.parse()?,
-                "--size" => read.mib = value()?.parse()?,
-                "--messages" => read.messages = value()?.parse()?,
-                "--dir" => read.dir = value()?.into(),
-                _ => return Err(format!("unknown option {flag}\n{USAGE}").into()),
+    fn parse(args: &[String]) -> Result<Self> {
+        let (rounds, mib, messages) = if is_smoke(args) { (1, 8, 40) } else { (10, 1024, 400) };
+        let mut read = Self { rounds, mib, messages, dir: env!("CARGO_TARGET_TMPDIR").into() };
+        let mut flags = Flags::new(args);
+        while let Some(flag) = flags.next() {
+            match flag {
+                "--rounds" => read.rounds = flags.value()?,
+                "--size" => read.mib = flags.value()?,
+                "--messages" => read.messages = flags.value()?,
+                "--dir" => read.dir = flags.value()?,
+                _ => return flags.unknown(),
             }
         }
-        Ok(Some(read))
+        Ok(read)
     }
 }
 

@@ -1,6 +1,7 @@
 //! `trace` beside `grep -F`, in interleaved rounds, and how much memory it takes.
 
-use crate::Result;
+use crate::common::figures::{Sample, verdict};
+use crate::common::{Result, rounds};
 use crate::multiply::{FEW, Logs, MANY};
 use std::fs;
 use std::io;
@@ -14,7 +15,7 @@ const MOST_TIMES: [f64; 2] = [2.0, 8.0];
 const MOST_MIB: f64 = 100.0;
 
 /// Measures and prints.
-pub fn run(logs: &Logs, rounds: usize) -> Result<()> {
+pub fn run(logs: &Logs, times: usize) -> Result<()> {
     for file in &logs.files {
         // What follows finds it in the page cache.
         io::copy(&mut fs::File::open(file)?, &mut io::sink())?;
@@ -23,25 +24,21 @@ pub fn run(logs: &Logs, rounds: usize) -> Result<()> {
     println!("{:<22} {:>14} {:>14} {:>20} {:>20}", "messages of an address", "grep -F, s", "trace, s", "ratio", "A/A");
     for ((address, count), most) in [FEW, MANY].into_iter().zip(MOST_TIMES) {
         resident = resident.max(check(logs, address, count)?);
-        let (mut greps, mut traces, mut ratios, mut same) = (vec![], vec![], vec![], vec![]);
-        for round in 0..rounds {
-            let mut took = [0.0; 3];
-            for turn in 0..3 {
-                let at = (round + turn) % 3;
-                took[at] = if at == 1 { timed(&mut trace(logs, address))? } else { timed(&mut grep(logs, address))? };
-            }
-            greps.push(took[0]);
-            traces.push(took[1]);
-            ratios.push(took[1] / took[0]);
-            same.push(took[2] / took[0]);
+        let mut all = Vec::new();
+        for n in 0..times {
+            all.push(rounds::round(n, |at| {
+                timed(&mut if at == 1 { trace(logs, address) } else { grep(logs, address) })
+            })?);
         }
-        let verdict = verdict(median(&ratios) <= most);
+        let each = |of: fn(&[f64; 3]) -> f64| all.iter().map(of).collect::<Sample>();
+        let ratio = each(|[grep, trace, _]| trace / grep);
         println!(
-            "{count:<22} {:>14.3} {:>14.3} {:>20} {:>20}  at most {most}: {verdict}",
-            median(&greps),
-            median(&traces),
-            spread(&ratios),
-            spread(&same),
+            "{count:<22} {:>14.3} {:>14.3} {:>20} {:>20}  at most {most}: {}",
+            each(|round| round[0]).median(),
+            each(|round| round[1]).median(),
+            ratio.show(2),
+            each(|[grep, _, again]| again / grep).show(2),
+            verdict(ratio.median() <= most),
         );
     }
     println!("resident at most {resident:.0} MiB, at most {MOST_MIB} allowed: {}", verdict(resident <= MOST_MIB));
@@ -104,24 +101,4 @@ fn highest(pid: u32) -> Option<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let value = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     Some(value.trim().trim_end_matches(" kB").parse::<f64>().ok()? / 1024.0)
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_unstable_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-fn spread(values: &[f64]) -> String {
-    let least = values.iter().copied().fold(f64::INFINITY, f64::min);
-    let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    format!("{:.2} ({least:.2}–{most:.2})", median(values))
-}
-
-fn verdict(met: bool) -> &'static str {
-    match (cfg!(debug_assertions), met) {
-        (true, _) => "not judged in a debug build",
-        (false, true) => "PASS",
-        (false, false) => "FAIL",
-    }
 }

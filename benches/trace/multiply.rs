@@ -1,6 +1,6 @@
 //! The logs of a real run, over and over, each time with other ids, addresses and times.
 
-use crate::Result;
+use crate::common::Result;
 use aho_corasick::{AhoCorasick, MatchKind};
 use gatepost::lines::read::{Entry, LogLine};
 use jiff::{SignedDuration, Timestamp};

@@ -9,6 +9,7 @@ pub mod ingest;
 pub mod input;
 pub mod limits;
 pub mod output;
+pub mod report;
 pub mod serve;
 pub mod signals;
 pub mod suppress;
@@ -89,6 +90,8 @@ pub enum Command {
     Events(events::EventsCommand),
     /// The way of a message, from the mail logs
     Trace(trace::TraceArgs),
+    /// What a day of the mail logs says: rates against their targets, counts, delays; 1 where an alert stands
+    Report(report::ReportArgs),
     /// The counters of the running daemon
     #[command(subcommand)]
     Limits(limits::LimitsCommand),
@@ -132,6 +135,9 @@ pub fn main() -> u8 {
         }
         Command::Trace(args) => {
             with_config(config, |config| with_console(&|console| trace::run(&args, config, cli.json, console)))
+        }
+        Command::Report(args) => {
+            with_config(config, |config| with_console(&|console| report::run(&args, config, cli.json, console)))
         }
         Command::Limits(command) => with_config(config, |config| limits::run(&command, config, cli.json, &signals)),
         Command::Completions(args) => generate::completions(&args),

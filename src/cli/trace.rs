@@ -37,7 +37,7 @@ pub fn run(args: &TraceArgs, config: &Config, json: bool, console: &mut Console<
     let Some(query) = Query::new(&args.what) else {
         return Err(Failure::new(exit::USAGE, "neither an id nor an address: give at least three characters of one"));
     };
-    let (logs, mut unread) = open(args, config, console);
+    let (logs, mut unread) = open(&args.logs, None, config, console);
     let mut search = Search::new(query, TimeZone::system());
     unread.extend(search.run(&logs));
     for wrong in &unread {
@@ -64,11 +64,17 @@ pub fn run(args: &TraceArgs, config: &Config, json: bool, console: &mut Console<
     Ok(if journeys.is_empty() { exit::NOT_FOUND } else { exit::OK })
 }
 
-/// The logs that are asked for, and what of them cannot be read.
-fn open(args: &TraceArgs, config: &Config, console: &mut Console<'_>) -> (Logs, Vec<Unread>) {
-    if !args.logs.is_empty() {
+/// The logs that are asked for (those of the configuration, where `files` names none), and what of them cannot be read.
+/// Of the journal, what was written before `since` is left out.
+pub(super) fn open(
+    files: &[PathBuf],
+    since: Option<Timestamp>,
+    config: &Config,
+    console: &mut Console<'_>,
+) -> (Logs, Vec<Unread>) {
+    if !files.is_empty() {
         let (mut logs, mut unread) = (Logs::default(), Vec::new());
-        for path in &args.logs {
+        for path in files {
             let added = match path {
                 path if path == Path::new("-") => logs.add_stream("stdin", &mut *console.input),
                 path => logs.add(path),
@@ -81,7 +87,7 @@ fn open(args: &TraceArgs, config: &Config, console: &mut Console<'_>) -> (Logs, 
     let patterns = config.logs.as_ref().map_or_else(usual, |logs| logs.paths.clone());
     let (mut logs, mut unread) = Logs::of_patterns(&patterns);
     if config.logs.as_ref().is_some_and(|logs| logs.journal) {
-        unread.extend(logs.add_journal().err().map(|error| Unread { name: "the journal".to_owned(), error }));
+        unread.extend(logs.add_journal(since).err().map(|error| Unread { name: "the journal".to_owned(), error }));
     }
     (logs, unread)
 }

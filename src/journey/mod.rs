@@ -17,6 +17,7 @@ mod tests;
 pub use join::join;
 pub use journal::JournalTail;
 pub use query::Query;
+pub use scan::{Window, scan_all};
 pub use search::{Found, MAX_KEPT_BYTES, Search};
 pub use source::{Logs, Unread};
 pub use tail::Tail;

@@ -3,9 +3,10 @@
 
 use super::query::Needle;
 use super::source::{Log, Logs, Unread};
+use jiff::Timestamp;
 use std::io::{self, Read};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 
 /// A piece of a file for one thread to read: small enough that none is left with much at the end.
 const PIECE_BYTES: u64 = 16 * 1024 * 1024;
@@ -37,22 +38,56 @@ impl<F: Fn(Hit) -> bool + Sync> Sink for F {
     }
 }
 
+/// Some whole lines of a log.
+#[derive(Clone, Copy, Debug)]
+pub struct Window<'w> {
+    /// Which of the logs.
+    pub(super) log: usize,
+    /// Where the first line begins.
+    pub(super) offset: u64,
+    /// When the last line of the log was written, as far as is known: the bound of times without a year.
+    pub latest: Timestamp,
+    /// The lines; the last one of a log may lack its end.
+    pub lines: &'w [u8],
+}
+
 /// Hands each line that holds the needle to `sink`, in no order; what could not be read.
 pub(super) fn scan(logs: &Logs, needle: &Needle, sink: &impl Sink) -> Vec<Unread> {
+    let each_hit = |(): &mut (), window: Window<'_>| {
+        let mut enough = false;
+        needle.each_line(window.lines, |start, line| {
+            let hit = Hit { log: window.log, offset: window.offset + start as u64, line: line.into() };
+            enough |= !enough && !sink.take(hit);
+        });
+        !enough
+    };
+    scan_all(logs, || (), each_hit).1
+}
+
+/// Hands all lines to `take`, in no order, with what `new` made for each thread (`false`: enough of this piece of the
+/// log); what the threads made of them, and what could not be read.
+pub fn scan_all<S: Send>(
+    logs: &Logs,
+    new: impl Fn() -> S + Sync,
+    take: impl Fn(&mut S, Window<'_>) -> bool + Sync,
+) -> (Vec<S>, Vec<Unread>) {
     let pieces = pieces(logs);
     let next = AtomicUsize::new(0);
     let unread = Mutex::new(Vec::new());
+    let made = Mutex::new(Vec::new());
     let work = || {
         let mut window = vec![0; WINDOW_BYTES];
+        let mut own = new();
         while let Some(piece) = pieces.get(next.fetch_add(1, Relaxed)) {
             let log = &logs.all[piece.log];
-            if let Err(error) = piece.read(log, needle, sink, &mut window) {
-                let mut unread = unread.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if let Err(error) = piece.read(log, &mut |window| take(&mut own, window), &mut window) {
+                let mut unread = unread.lock().unwrap_or_else(PoisonError::into_inner);
                 if !unread.iter().any(|other: &Unread| other.name == log.name) {
                     unread.push(Unread { name: log.name.clone(), error });
                 }
             }
         }
+        made.lock().unwrap_or_else(PoisonError::into_inner).push(own);
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS).min(pieces.len());
     std::thread::scope(|scope| {
@@ -61,7 +96,7 @@ pub(super) fn scan(logs: &Logs, needle: &Needle, sink: &impl Sink) -> Vec<Unread
         }
         work();
     });
-    unread.into_inner().unwrap_or_default()
+    (made.into_inner().unwrap_or_else(PoisonError::into_inner), unread.into_inner().unwrap_or_default())
 }
 
 /// The lines that begin in a part of a log.
@@ -90,7 +125,7 @@ fn pieces(logs: &Logs) -> Vec<Piece> {
 impl Piece {
     /// The line that begins before the piece belongs to the one before: reading begins a byte early, and behind the
     /// first line end. The last line goes on behind the end.
-    fn read(&self, log: &Log, needle: &Needle, sink: &impl Sink, window: &mut [u8]) -> io::Result<()> {
+    fn read(&self, log: &Log, take: &mut impl FnMut(Window<'_>) -> bool, window: &mut [u8]) -> io::Result<()> {
         let mut base = self.start.saturating_sub(1);
         let mut input = log.reader(base)?;
         let (mut skipping, mut filled) = (self.start > 0, 0);
@@ -117,12 +152,8 @@ impl Piece {
                 return Ok(());
             }
             let (lines, last) = self.whole_lines(text, at, ended);
-            let mut enough = false;
-            needle.each_line(lines, |start, line| {
-                let hit = Hit { log: self.log, offset: at + start as u64, line: line.into() };
-                enough |= !enough && !sink.take(hit);
-            });
-            if last || enough {
+            let goes_on = take(Window { log: self.log, offset: at, latest: log.latest, lines });
+            if last || !goes_on {
                 return Ok(());
             }
             let used = begin + lines.len();
@@ -182,19 +213,21 @@ mod tests {
         file.write_all(text).expect("write");
         let mut logs = Logs::default();
         logs.add(file.path()).expect("add");
+        let needle = Needle::many(&[b"xxxxx"]).expect("needle");
         let found = Mutex::new(Vec::new());
-        let sink = |hit: Hit| {
-            found.lock().expect("lock").push((hit.offset, hit.line.into_vec()));
+        let mut take = |window: Window<'_>| {
+            needle.each_line(window.lines, |start, line| {
+                found.lock().expect("lock").push((window.offset + start as u64, line.to_vec()));
+            });
             true
         };
         let mut bounds = vec![0, text.len() as u64];
         bounds.extend(cuts.iter().map(|cut| (cut % (text.len() + 1)) as u64));
         bounds.sort_unstable();
         bounds.dedup();
-        let needle = Needle::many(&[b"xxxxx"]).expect("needle");
         for pair in bounds.windows(2) {
             let piece = Piece { log: 0, start: pair[0], end: Some(pair[1]) };
-            piece.read(&logs.all[0], &needle, &sink, &mut vec![0; window]).expect("read");
+            piece.read(&logs.all[0], &mut take, &mut vec![0; window]).expect("read");
         }
         let mut found = found.into_inner().expect("lock");
         found.sort_unstable();

@@ -103,12 +103,19 @@ impl Logs {
         Ok(())
     }
 
-    /// Adds the mail facility's lines of the system's journal, by `journalctl`.
+    /// Leaves out the files that were last written to before `time`.
+    pub fn skip_before(&mut self, time: Timestamp) {
+        self.all.retain(|log| log.latest >= time);
+    }
+
+    /// Adds the mail facility's lines of the system's journal, by `journalctl`; from `since` on, where that is given.
     ///
     /// # Errors
     /// Where it cannot be run, or fails.
-    pub fn add_journal(&mut self) -> io::Result<()> {
-        let mut journalctl = Journalctl::start(&["--show-cursor"])?;
+    pub fn add_journal(&mut self, since: Option<Timestamp>) -> io::Result<()> {
+        let since = since.map(|since| format!("--since=@{}", since.as_second()));
+        let options: Vec<&str> = ["--show-cursor"].into_iter().chain(since.as_deref()).collect();
+        let mut journalctl = Journalctl::start(&options)?;
         self.add_stream(journal::NAME, journalctl.out())?;
         let Some(Log { kind: Kind::Kept(file), len, .. }) = self.all.last() else { return journalctl.end() };
         self.journal = Some(last_cursor(file, *len)?);

@@ -50,6 +50,8 @@ mod queue_faults;
 mod relay;
 mod reload;
 mod reload_trouble;
+mod report;
+mod report_world;
 mod restart;
 mod server;
 mod ses_events;

@@ -129,6 +129,10 @@ pub struct Event<'a> {
     pub dsn: &'a [u8],
     /// `delay=` without its unit, or empty.
     pub delay_ms: &'a [u8],
+    /// `bounce_type=`, or empty; `type=` in the lines of the loops that relays ran before.
+    pub bounce_type: &'a [u8],
+    /// `bounce_subtype=`, or empty.
+    pub bounce_subtype: &'a [u8],
     /// `suppressed=`, or empty.
     pub suppressed: &'a [u8],
     /// `queue_id=`, or empty.
@@ -316,6 +320,8 @@ impl<'a> Event<'a> {
                 b"dsn" => event.dsn = value,
                 b"status" => event.status = value,
                 b"delay" => event.delay_ms = value.strip_suffix(b"ms").unwrap_or(value),
+                b"bounce_type" | b"type" => event.bounce_type = value,
+                b"bounce_subtype" => event.bounce_subtype = value,
                 b"suppressed" => event.suppressed = value,
                 b"queue_id" => event.queue_id = value,
                 b"correlation_id" => event.correlation_id = value,

@@ -1,7 +1,6 @@
 //! `name=value, name=<value>, name=(text)`: what both Postfix's lines and ours are made of.
 
-use memchr::memchr;
-use memchr::memmem;
+use memchr::{memchr, memchr_iter};
 
 /// What ends a line, in round brackets.
 const TEXTS: [&[u8]; 6] = [b"response", b"reason", b"agent", b"link", b"reply", b"note"];
@@ -57,7 +56,8 @@ pub(super) fn bracketed(text: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 fn until_comma(text: &[u8]) -> (&[u8], &[u8]) {
-    let end = memmem::find(text, b", ").unwrap_or(text.len());
+    // Quicker than a search for both bytes, which has to be set up for each field.
+    let end = memchr_iter(b',', text).find(|at| text.get(at + 1) == Some(&b' ')).unwrap_or(text.len());
     text.split_at(end)
 }
 
