@@ -35,7 +35,7 @@ pub fn measure(who: Who, log: &Path, dir: &Path) -> Result<Ran> {
         Who::Pflogsumm => Command::new(pflogsumm()),
         Who::Gatepost => {
             let mut command = Command::new(GATEPOST);
-            command.args(["report", "--json", "--no-queue", "--since", "5000d", "--log"]);
+            command.args(["report", "--json", "--no-queue", "--since", "2000-01-01", "--log"]);
             command
         }
     };
