@@ -1,7 +1,9 @@
 //! The papers for operators, held to the code: every key and default of the two configuration files, in
-//! docs/configuration.md and in the man pages, and what docs/one-refused-recipient.md says of clients that can be tried here.
+//! docs/configuration.md and in the man pages, and what other papers say of clients, greps and commands, as
+//! far as it can be tried here.
 
-use crate::gatepost::Daemon;
+use crate::gatepost::{Daemon, Home};
+use crate::ingest::{bounce, delivery};
 use crate::postfix::{Postfix, shipped};
 use gatepost::daemon::{Config, config};
 use gatepost::rules::policy::{self, Policy};
@@ -157,4 +159,44 @@ fn swaks_goes_on_and_exits_with_0() {
     });
     assert_eq!(out.status.code(), Some(0), "{out:?}");
     assert_eq!(to, ["a@example.net", "b@example.net"]);
+}
+
+/// docs/migrate.md: what operators grep for in the lines of the poller that gatepost replaces.
+#[test]
+fn the_greps_of_before_keep_working() {
+    let home = Home::alone("info@example.com OK\n", "");
+    let mut gone = bounce("Gone@example.net");
+    gone["bounce"]["bouncedRecipients"][0]["diagnosticCode"] = "smtp; 550 5.1.1 unknown (really)".into();
+    fs::write(home.path("events.json"), format!("{gone}\n{}\n", delivery("user@example.org"))).unwrap();
+    home.run(&["ingest", home.path("events.json").to_str().unwrap()]);
+    let grep = |pipe: &str| {
+        let out = Command::new("sh").arg("-c").arg(pipe).current_dir(home.path("")).output().unwrap();
+        String::from_utf8(out.stdout).unwrap()
+    };
+    for (pipe, said) in [
+        ("grep -c status=delivered mail.log", "1\n"),
+        ("grep -c status=bounced mail.log", "1\n"),
+        ("grep -c bounce_type=Permanent mail.log", "1\n"),
+        ("grep -c type=Permanent mail.log", "1\n"),
+        (r"grep status=delivered mail.log | grep -oP 'delay=\K\d+'", "841\n"),
+        (r"grep status=bounced mail.log | grep bounce_type=Permanent | grep -oP 'to=<\K[^>]+' | sort -u", "gone@example.net\n"),
+        (r"grep -oP 'to=<[^@]+@\K[^>]+' mail.log", "example.net\nexample.org\n"),
+        (r"grep -oP 'reason=\(\K[^\)]+' mail.log", "smtp; 550 5.1.1 unknown (really]\n"),
+        ("grep -c ']: 0109019c-delivered: to=<user@example.org>, relay=amazonses.com, dsn=2.0.0,' mail.log", "1\n"),
+    ] {
+        assert_eq!(grep(pipe), said, "{pipe}\n{}", home.log());
+    }
+}
+
+/// The commands of a paper that takes a machine from fresh to working: paragraphs of its first block of shell.
+#[test]
+fn a_working_relay_takes_ten_commands() {
+    for paper in ["docs/install-debian.md", "docs/install-amazon-linux.md"] {
+        let text = fs::read_to_string(shipped(paper)).unwrap();
+        let block = text.split("```sh\n").nth(1).and_then(|rest| rest.split("```").next()).expect(paper);
+        let commands: Vec<_> = block.split("\n\n").map(str::trim).filter(|c| !c.is_empty()).collect();
+        assert_eq!(commands.len(), 10, "{paper}: {commands:#?}");
+        let is_one = |command: &&str| command.lines().rev().skip(1).all(|line| line.ends_with(['\\', '&']));
+        assert!(commands.iter().all(|command| is_one(&command)), "{paper}: {commands:#?}");
+    }
 }
