@@ -2,12 +2,12 @@
 //! docs/configuration.md and in the man pages, and what other papers say of clients, greps and commands, as
 //! far as it can be tried here.
 
-use crate::gatepost::{Daemon, Home};
+use crate::gatepost::Home;
 use crate::ingest::{bounce, delivery};
 use crate::postfix::{Postfix, shipped};
 use gatepost::daemon::{Config, config};
-use gatepost::rules::policy::{self, Policy};
 use gatepost::rules::Problem;
+use gatepost::rules::policy::{self, Policy};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -132,8 +132,9 @@ fn every_default_in_the_table_is_the_one_in_force() {
 /// A relay where one of three recipients is suppressed, and what becomes of the mail that a client sends it.
 fn with_one_refused(program: &str, args: impl Fn(u16) -> Vec<String>) -> (Output, Vec<String>) {
     let postfix = Postfix::shipped();
-    let (home, _daemon) = Daemon::beside(&postfix, "info@example.com OK\n", "");
+    let home = Home::beside(&postfix, "info@example.com OK\n", "");
     home.run(&["suppress", "add", "gone@example.net"]);
+    let _daemon = home.start();
     let out = Command::new(program).args(args(postfix.port())).output().expect(program);
     (out, postfix.sink.message("three").to)
 }
@@ -142,10 +143,14 @@ fn with_one_refused(program: &str, args: impl Fn(u16) -> Vec<String>) -> (Output
 fn smtplib_goes_on_and_says_who_was_refused() {
     let script = "import smtplib, sys\n\
                   to = ['a@example.net', 'gone@example.net', 'b@example.net']\n\
-                  print(smtplib.SMTP('127.0.0.1', int(sys.argv[1])).sendmail('info@example.com', to, 'Subject: three\\n\\nx'))";
+                  session = smtplib.SMTP('127.0.0.1', int(sys.argv[1]))\n\
+                  print(session.sendmail('info@example.com', to, 'Subject: three\\n\\nx'))";
     let (out, to) = with_one_refused("python3", |port| vec!["-c".into(), script.into(), port.to_string()]);
     let said = String::from_utf8(out.stdout).unwrap();
-    assert!(said.starts_with("{'gone@example.net': (550, b'5.1.1 <gone@example.net>: Recipient address rejected:"), "{said}");
+    assert!(
+        said.starts_with("{'gone@example.net': (550, b'5.1.1 <gone@example.net>: Recipient address rejected:"),
+        "{said}"
+    );
     assert_eq!(to, ["a@example.net", "b@example.net"]);
 }
 
@@ -179,7 +184,10 @@ fn the_greps_of_before_keep_working() {
         ("grep -c bounce_type=Permanent mail.log", "1\n"),
         ("grep -c type=Permanent mail.log", "1\n"),
         (r"grep status=delivered mail.log | grep -oP 'delay=\K\d+'", "841\n"),
-        (r"grep status=bounced mail.log | grep bounce_type=Permanent | grep -oP 'to=<\K[^>]+' | sort -u", "gone@example.net\n"),
+        (
+            r"grep status=bounced mail.log | grep bounce_type=Permanent | grep -oP 'to=<\K[^>]+' | sort -u",
+            "gone@example.net\n",
+        ),
         (r"grep -oP 'to=<[^@]+@\K[^>]+' mail.log", "example.net\nexample.org\n"),
         (r"grep -oP 'reason=\(\K[^\)]+' mail.log", "smtp; 550 5.1.1 unknown (really]\n"),
         ("grep -c ']: 0109019c-delivered: to=<user@example.org>, relay=amazonses.com, dsn=2.0.0,' mail.log", "1\n"),
@@ -197,6 +205,6 @@ fn a_working_relay_takes_ten_commands() {
         let commands: Vec<_> = block.split("\n\n").map(str::trim).filter(|c| !c.is_empty()).collect();
         assert_eq!(commands.len(), 10, "{paper}: {commands:#?}");
         let is_one = |command: &&str| command.lines().rev().skip(1).all(|line| line.ends_with(['\\', '&']));
-        assert!(commands.iter().all(|command| is_one(&command)), "{paper}: {commands:#?}");
+        assert!(commands.iter().all(is_one), "{paper}: {commands:#?}");
     }
 }
