@@ -5,6 +5,7 @@
 use crate::gatepost::Home;
 use crate::ingest::{bounce, delivery};
 use crate::postfix::{Postfix, shipped};
+use crate::wait;
 use gatepost::daemon::{Config, config};
 use gatepost::rules::Problem;
 use gatepost::rules::policy::{self, Policy};
@@ -135,6 +136,10 @@ fn with_one_refused(program: &str, args: impl Fn(u16) -> Vec<String>) -> (Output
     let home = Home::beside(&postfix, "info@example.com OK\n", "");
     home.run(&["suppress", "add", "gone@example.net"]);
     let _daemon = home.start();
+    // The first look into the store may be slower than a question waits.
+    wait::true_within("the refusal", wait::LONG, || {
+        postfix.session().ask("info@example.com", "gone@example.net").code == 550
+    });
     let out = Command::new(program).args(args(postfix.port())).output().expect(program);
     (out, postfix.sink.message("three").to)
 }
