@@ -39,7 +39,8 @@ pub fn bounce(address: &str) -> Value {
     bounce_of(address, &format!("0109019c-{address}"))
 }
 
-fn delivery(address: &str) -> Value {
+/// A delivery to `address`.
+pub fn delivery(address: &str) -> Value {
     json!({
         "eventType": "Delivery",
         "mail": mail(address, "0109019c-delivered"),

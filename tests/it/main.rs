@@ -28,6 +28,7 @@ mod commands;
 mod corpus;
 mod counting;
 mod doctor;
+mod documents;
 mod down;
 mod events_corpus;
 mod events_crash;
