@@ -1,4 +1,4 @@
-# make demo [KEEP=1] | test | lint | bench | crash [KILLS=200] | restarts [RESTARTS=100] | audit | fuzz
+# make demo [KEEP=1] | test | lint | bench | crash [KILLS=200] | restarts [RESTARTS=100] | audit | fuzz | deb | rpm | packages-test
 
 SHELL := /bin/bash
 CARGO_TARGET_DIR ?= target
@@ -9,15 +9,20 @@ export CARGO_TARGET_DIR
 BUILD_PACKAGES := gcc libc6-dev
 RUN_PACKAGES := postfix swaks systemd procps ca-certificates python3 python3-venv
 # What only tests look at it with, Prometheus and a browser among them.
-TEST_PACKAGES := pflogsumm miltertest faketime chromium chromium-driver prometheus
+TEST_PACKAGES := pflogsumm miltertest faketime chromium chromium-driver prometheus binutils
+# What makes the packages, and what looks at them.
+PACKAGE_PACKAGES := binutils dpkg-dev rpm checkpolicy semodule-utils
+PACKAGE_TEST_PACKAGES := lintian debootstrap systemd-container
 
 # Postfix must be started by root. Built as whoever calls, run by sudo.
 ifneq ($(shell id -u),0)
-AS_ROOT := sudo --preserve-env=KEEP,TMPDIR,GATEPOST_KILLS,GATEPOST_RESTARTS
+AS_ROOT := sudo --preserve-env=KEEP,TMPDIR,CARGO_TARGET_DIR,GATEPOST_KILLS,GATEPOST_RESTARTS,GATEPOST_MIRROR
 RUNNER := --config "target.'cfg(unix)'.runner = '$(AS_ROOT)'"
 endif
 
-.PHONY: demo test lint bench crash restarts audit fuzz packages test-packages venv
+PACKAGES_DIR := $(CARGO_TARGET_DIR)/packages
+
+.PHONY: demo test lint bench crash restarts audit fuzz deb rpm packages-test release packages test-packages package-packages venv
 
 demo: packages
 	cargo build --locked
@@ -54,6 +59,25 @@ audit:
 
 fuzz:
 	fuzz/run
+
+# The packages, in $(CARGO_TARGET_DIR)/packages (packaging/README.md).
+deb rpm: release package-packages
+	@command -v cargo-$(MAKER_$@) >/dev/null || cargo install --locked cargo-$(MAKER_$@)
+	rm -f "$(PACKAGES_DIR)"/*.$@
+	packaging/build $@ "$(CARGO_TARGET_DIR)/release/gatepost"
+MAKER_deb := deb
+MAKER_rpm := generate-rpm
+
+# Installs, upgrades, purges them, and makes a relay by docs/install-debian.md, on machines that it boots in a folder.
+packages-test: deb rpm
+	@.ci/packages $(PACKAGE_TEST_PACKAGES)
+	$(AS_ROOT) packaging/test "$(PACKAGES_DIR)"/*.deb "$(PACKAGES_DIR)"/*.rpm
+
+release: package-packages
+	cargo build --locked --release --bin gatepost
+
+package-packages:
+	@.ci/packages $(BUILD_PACKAGES) $(PACKAGE_PACKAGES)
 
 packages:
 	@.ci/packages $(BUILD_PACKAGES) $(RUN_PACKAGES)

@@ -44,6 +44,7 @@ mod milter_restarts;
 mod milter_wire;
 mod miltertest;
 mod moto;
+mod packages;
 mod page;
 mod pflogsumm;
 mod quarantine;
