@@ -96,7 +96,7 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// Starts watching `policy_dir` for `house`.
+    /// Starts watching `policy_dir` for `house`, and looks whether it has changed since it was read. Blocks for the disk.
     ///
     /// # Errors
     /// Where no thread can be started.
@@ -128,6 +128,10 @@ impl Reloader {
             quiet: None,
             shrunk: None,
         };
+        worker.renew_watch();
+        // An edit between the start's reading and the watch would go unseen. Before anybody is answered: who begins to
+        // write when we are ready is waited for.
+        worker.read(Why::Changed);
         let thread = std::thread::Builder::new().name("rules-reload".into()).spawn(move || worker.run())?;
         Ok(Self { thread, messages })
     }
@@ -194,9 +198,6 @@ enum Why {
 impl Worker {
     fn run(&mut self) {
         lower_priority();
-        self.renew_watch();
-        // An edit between the start's reading and the watch would go unseen.
-        self.read(Why::Changed);
         let mut polled = Instant::now();
         loop {
             // By the clock, not by silence: events of other files must not put it off.
