@@ -9,7 +9,7 @@ export CARGO_TARGET_DIR
 BUILD_PACKAGES := gcc libc6-dev
 RUN_PACKAGES := postfix swaks systemd procps ca-certificates python3 python3-venv
 # What only tests look at it with, Prometheus and a browser among them.
-TEST_PACKAGES := pflogsumm miltertest faketime chromium chromium-driver prometheus binutils
+TEST_PACKAGES := pflogsumm miltertest faketime chromium chromium-driver prometheus binutils redis-server
 # What makes the packages, and what looks at them.
 PACKAGE_PACKAGES := binutils dpkg-dev rpm checkpolicy semodule-utils
 PACKAGE_TEST_PACKAGES := lintian debootstrap systemd-container

@@ -16,6 +16,8 @@ pub mod suppression;
 
 pub mod meters;
 
+pub mod fleet;
+
 pub mod decide;
 
 pub mod delegation;

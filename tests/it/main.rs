@@ -4,7 +4,7 @@
 //! Harness: [`postfix`] is a scratch Postfix, [`sink`] what it hands its mail to, [`smtp`] a client that
 //! hides nothing, [`gatepost`] the binary under test, [`stamped`] what its milter does to mail, [`asker`] asks it without a
 //! Postfix, [`faults`] daemons in trouble, [`aws`] what stands for Amazon's services, [`browser`] is Chromium, [`queue`] a
-//! daemon that follows a stand-in for SQS.
+//! daemon that follows a stand-in for SQS, [`valkey`] the store of a fleet.
 //! Nothing waits by sleeping:
 //! [`wait`] asks until a condition holds or a deadline passes. Whatever is started is ended by its pid.
 #![allow(clippy::unwrap_used, reason = "the harness is part of the tests")]
@@ -19,6 +19,7 @@ mod queue;
 mod sink;
 mod smtp;
 mod stamped;
+mod valkey;
 mod wait;
 
 mod access5;

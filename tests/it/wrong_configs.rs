@@ -130,10 +130,10 @@ colour = "green"
 mode = "off"
 "#,
         expected: &[
-            r#"gatepost.toml:2:1: unknown key "state-dir" at the top of the file, did you mean state_dir? known here: policy_dir, state_dir, postfix, delegation, milter, suppression, limits, events, event_log, admin, logs"#,
+            r#"gatepost.toml:2:1: unknown key "state-dir" at the top of the file, did you mean state_dir? known here: policy_dir, state_dir, postfix, delegation, milter, suppression, limits, fleet, events, event_log, admin, logs"#,
             r#"gatepost.toml:6:1: unknown key "socket_mod" in [delegation], did you mean socket_mode? known here: listen, socket_mode, socket_group, max_connections, idle_timeout"#,
             r#"gatepost.toml:7:1: unknown key "colour" in [delegation]; known here: listen, socket_mode, socket_group, max_connections, idle_timeout"#,
-            r#"gatepost.toml:9:2: unknown key "sendrs" at the top of the file; known here: policy_dir, state_dir, postfix, delegation, milter, suppression, limits, events, event_log, admin, logs"#,
+            r#"gatepost.toml:9:2: unknown key "sendrs" at the top of the file; known here: policy_dir, state_dir, postfix, delegation, milter, suppression, limits, fleet, events, event_log, admin, logs"#,
         ],
         ..CASE
     },
@@ -271,18 +271,25 @@ idle_timeout = "1200"
         ..CASE
     },
     Case {
-        name: "stores of a later version",
+        name: "stores of a fleet that are none",
         gatepost: r#"policy_dir = "{dir}/policy"
 [suppression]
-store = "redis://valkey.internal:6379/0"
+store = "redis://valkey.internal,other/0"
 [limits]
-store = "redis://valkey.internal:6379/0"
+store = "rediss+cluster://valkey.internal/1"
 max_keys = 10
+[fleet]
+name = "relay 1"
+namespace = ""
+ca_file = "ca.pem"
 "#,
         expected: &[
-            r#"gatepost.toml:3:9: suppression.store "redis://valkey.internal:6379/0" is not served by this version; use "sqlite:/…""#,
-            r#"gatepost.toml:5:9: limits.store "redis://valkey.internal:6379/0" is not served by this version; use "local""#,
+            "gatepost.toml:3:9: suppression.store names 2 hosts, and one is taken here (redis+sentinel:// and redis+cluster:// take up to 64)",
+            "gatepost.toml:5:9: limits.store names a database, and a cluster has only database 0; leave it out",
             "gatepost.toml:6:12: limits.max_keys must be a whole number from 1000 to 50000000 (each takes about 100 bytes); this is 10",
+            r#"gatepost.toml:8:8: fleet.name must be the name of this relay: 1 to 253 letters, digits, ".", "_" or "-"; this is "relay 1""#,
+            r#"gatepost.toml:9:13: fleet.namespace must be a word of at most 64 letters, digits, ".", "_" or "-"; this is """#,
+            r#"gatepost.toml:10:11: fleet.ca_file must be an absolute path such as "/etc/gatepost/valkey-ca.pem"; this is "ca.pem""#,
         ],
         ..CASE
     },
@@ -295,8 +302,8 @@ store = "/var/lib/gatepost/gatepost.db"
 store = "memory"
 "#,
         expected: &[
-            r#"gatepost.toml:3:9: suppression.store must be "sqlite:" and an absolute path, such as "sqlite:/var/lib/gatepost/gatepost.db"; this is "/var/lib/gatepost/gatepost.db""#,
-            r#"gatepost.toml:5:9: limits.store must be "local"; this is "memory""#,
+            r#"gatepost.toml:3:9: suppression.store must be "sqlite:" and an absolute path, such as "sqlite:/var/lib/gatepost/gatepost.db", or the store of a fleet, such as "redis://valkey.internal:6379/0"; this is "/var/lib/gatepost/gatepost.db""#,
+            r#"gatepost.toml:5:9: limits.store must be "local", or the store of a fleet, such as "redis://valkey.internal:6379/0"; this is "memory""#,
         ],
         ..CASE
     },

@@ -9,6 +9,7 @@ pub use parse::{Salvaged, parse, salvage};
 
 use super::event_log::Output;
 use super::listeners::Endpoint;
+use crate::fleet::StoreUrl;
 use crate::mail::{Address, Rewriting};
 use crate::rules::load::{POLICY_TOML, read_file};
 use crate::rules::toml_walk::MAX_TOML_BYTES;
@@ -44,8 +45,10 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// `[milter]`; `None`: no milter.
     pub milter: Option<Milter>,
-    /// `[suppression] store`: the SQLite database.
+    /// `[suppression] store`: the SQLite database. In a fleet, this relay's own copy, in the state folder.
     pub suppression_store: PathBuf,
+    /// What this relay shares with others, and where: `[suppression] store`, `[limits] store`, `[fleet]`.
+    pub fleet: Fleet,
     /// `[limits] max_keys`: how many keys are counted at once.
     pub max_keys: usize,
     /// `[events]`; `None`: no events are followed.
@@ -56,6 +59,34 @@ pub struct Config {
     pub admin_listen: Vec<Endpoint>,
     /// `[logs]`.
     pub logs: Option<Logs>,
+}
+
+/// What is shared with other relays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fleet {
+    /// `[suppression] store`, where it is a Valkey or Redis; `None`: the list is this relay's alone.
+    pub suppression: Option<StoreUrl>,
+    /// `[limits] store`, where it is a Valkey or Redis; `None`: each relay counts for itself.
+    pub limits: Option<StoreUrl>,
+    /// `[fleet] name` of this relay.
+    pub name: Option<String>,
+    /// `[fleet] namespace`: relays with the same one, in the same store, are one fleet.
+    pub namespace: String,
+    /// `[fleet] ca_file`: the authority of the store's certificate, in place of the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl Fleet {
+    /// The section `[fleet]`.
+    fn who(&self) -> (&Option<String>, &str, &Option<PathBuf>) {
+        (&self.name, &self.namespace, &self.ca_file)
+    }
+}
+
+impl Default for Fleet {
+    fn default() -> Self {
+        Self { suppression: None, limits: None, name: None, namespace: "gatepost".into(), ca_file: None }
+    }
 }
 
 /// `[milter]`.
@@ -110,6 +141,7 @@ impl Default for Config {
         Self {
             policy_dir: "/etc/gatepost/policy".into(),
             suppression_store: default_store(&state_dir),
+            fleet: Fleet::default(),
             state_dir,
             postfix: Rewriting {
                 myorigin: String::new(),
@@ -217,7 +249,12 @@ impl Config {
             ("delegation.socket_group", self.socket_group != new.socket_group),
             ("delegation.max_connections", self.max_connections != new.max_connections),
             ("delegation.idle_timeout", self.idle_timeout != new.idle_timeout),
-            ("suppression.store", self.suppression_store != new.suppression_store),
+            (
+                "suppression.store",
+                (&self.suppression_store, &self.fleet.suppression) != (&new.suppression_store, &new.fleet.suppression),
+            ),
+            ("limits.store", self.fleet.limits != new.fleet.limits),
+            ("fleet", self.fleet.who() != new.fleet.who()),
             ("limits.max_keys", self.max_keys != new.max_keys),
             ("events", self.events != new.events),
             ("logs", self.logs != new.logs),

@@ -1,9 +1,10 @@
 //! `gatepost.toml` into [`Config`], or every problem in it.
 
 use super::endpoint::is_local;
-use super::{Config, EventSource, Events, Logs, Milter, default_store};
+use super::{Config, EventSource, Events, Fleet, Logs, Milter, default_store};
 use crate::daemon::event_log::Output;
 use crate::daemon::listeners::Endpoint;
+use crate::fleet::{MAX_NAME_BYTES, StoreUrl};
 use crate::journey::glob;
 use crate::mail::Address;
 use crate::rules::policy::words;
@@ -92,10 +93,9 @@ fn config(root: &mut Table<'_>) -> (Config, bool) {
     root.section("postfix", |table| postfix(table, &mut config.postfix));
     root.section("delegation", |table| delegation(table, &mut sockets, &mut config));
     config.milter = root.section("milter", |table| milter(table, &mut sockets));
-    if let Some(store) = root.section("suppression", suppression_store).flatten() {
-        config.suppression_store = store;
-    }
-    root.section("limits", |table| limits(table, &mut config.max_keys));
+    root.section("suppression", |table| suppression_store(table, &mut config));
+    root.section("limits", |table| limits(table, &mut config));
+    root.section("fleet", |table| fleet(table, &mut config.fleet));
     config.events = root.section("events", events).flatten();
     if let Some(output) = root.section("event_log", event_log).flatten() {
         config.event_log_output = output;
@@ -238,38 +238,50 @@ fn matching(item: &Item<'_>, expected: &str, max_bytes: usize, wanted: impl Fn(u
     Some(text.to_owned())
 }
 
-fn suppression_store(table: &mut Table<'_>) -> Option<PathBuf> {
-    let item = table.get("store")?;
-    let expected = "\"sqlite:\" and an absolute path, such as \"sqlite:/var/lib/gatepost/gatepost.db\"";
-    let text = item.text(expected)?;
-    if is_redis(text) {
-        item.problem(format!("suppression.store {} is not served by this version; use \"sqlite:/…\"", quoted(text)));
-        return None;
-    }
-    let path = text.strip_prefix("sqlite:").filter(|path| is_file_path(path));
-    if path.is_none() {
-        item.must_be(expected);
-    }
-    path.map(PathBuf::from)
+/// The store of a fleet that `item` names; `None`, and a problem, where the address is wrong.
+fn store_url(item: &Item<'_>, text: &str) -> Option<StoreUrl> {
+    text.parse().map_err(|e| item.problem(format!("{} {e}", item.path()))).ok()
 }
 
-fn limits(table: &mut Table<'_>, max_keys: &mut usize) {
+fn suppression_store(table: &mut Table<'_>, config: &mut Config) {
+    let Some(item) = table.get("store") else { return };
+    let expected = "\"sqlite:\" and an absolute path, such as \"sqlite:/var/lib/gatepost/gatepost.db\", or the store of a \
+                    fleet, such as \"redis://valkey.internal:6379/0\"";
+    let Some(text) = item.text(expected) else { return };
+    if StoreUrl::is_meant(text) {
+        config.fleet.suppression = store_url(&item, text);
+        return;
+    }
+    match text.strip_prefix("sqlite:").filter(|path| is_file_path(path)) {
+        Some(path) => config.suppression_store = path.into(),
+        None => item.must_be(expected),
+    }
+}
+
+fn limits(table: &mut Table<'_>, config: &mut Config) {
+    let expected = "\"local\", or the store of a fleet, such as \"redis://valkey.internal:6379/0\"";
     if let Some(item) = table.get("store")
-        && let Some(text) = item.text("\"local\"")
-        && text != "local"
+        && let Some(text) = item.text(expected)
     {
-        if is_redis(text) {
-            item.problem(format!("limits.store {} is not served by this version; use \"local\"", quoted(text)));
-        } else {
-            item.must_be("\"local\"");
+        match text {
+            "local" => {}
+            text if StoreUrl::is_meant(text) => config.fleet.limits = store_url(&item, text),
+            _ => item.must_be(expected),
         }
     }
     let most = table.get("max_keys").and_then(|item| item.number(1000..=50_000_000, "each takes about 100 bytes"));
-    *max_keys = most.and_then(|n| n.try_into().ok()).unwrap_or(*max_keys);
+    config.max_keys = most.and_then(|n| n.try_into().ok()).unwrap_or(config.max_keys);
 }
 
-fn is_redis(text: &str) -> bool {
-    ["redis://", "rediss://", "valkey://", "redis+unix://"].iter().any(|scheme| text.starts_with(scheme))
+fn fleet(table: &mut Table<'_>, fleet: &mut Fleet) {
+    let is_word = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+    let expected = "the name of this relay: 1 to 253 letters, digits, \".\", \"_\" or \"-\"";
+    fleet.name = table.get("name").and_then(|item| matching(&item, expected, MAX_NAME_BYTES, is_word));
+    let expected = "a word of at most 64 letters, digits, \".\", \"_\" or \"-\"";
+    if let Some(namespace) = table.get("namespace").and_then(|item| matching(&item, expected, 64, is_word)) {
+        fleet.namespace = namespace;
+    }
+    fleet.ca_file = table.get("ca_file").and_then(|item| absolute(&item, "/etc/gatepost/valkey-ca.pem"));
 }
 
 fn events(table: &mut Table<'_>) -> Option<Events> {

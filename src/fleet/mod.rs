@@ -1,0 +1,13 @@
+//! A fleet: what several relays share through one Valkey or Redis. Suppression entries travel by it, and come to
+//! stand in each relay's own database; limits are counted in it; events count once by it. Mail never waits for it
+//! longer than a limit's deadline, and nothing that a relay knows depends on what the store still has.
+
+mod keys;
+mod link;
+mod relay;
+mod url;
+
+pub use keys::Keys;
+pub use link::{Link, Patience, connect};
+pub use relay::{MAX_NAME_BYTES, Relay};
+pub use url::{StoreUrl, UrlError};
