@@ -2,6 +2,7 @@
 //! stand in each relay's own database; limits are counted in it; events count once by it. Mail never waits for it
 //! longer than a limit's deadline, and nothing that a relay knows depends on what the store still has.
 
+mod counters;
 mod keeper;
 mod keys;
 mod limiter;
