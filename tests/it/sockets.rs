@@ -3,6 +3,7 @@
 
 use crate::asker::{Asker, DUNNO, Question};
 use crate::gatepost::{Daemon, Home, text};
+use crate::ports;
 use crate::reload::in_force;
 use crate::wait;
 use std::fs;
@@ -18,7 +19,7 @@ const SENDERS: &str = "info@example.com OK\nsome@example.com OK\n";
 
 /// An address that nobody listens on.
 pub fn free(host: &str) -> String {
-    TcpListener::bind(format!("{host}:0")).unwrap().local_addr().unwrap().to_string()
+    format!("{host}:{}", ports::free())
 }
 
 fn question() -> Question {

@@ -4,7 +4,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 /// How long anything may take that has no bound of its own: a loaded machine is no failure.
-pub const LONG: Duration = Duration::from_secs(20);
+pub const LONG: Duration = Duration::from_secs(60);
 
 /// Asks `get` every 5 ms until it gives something; panics with `what` after `limit`.
 pub fn until<T>(what: &str, limit: Duration, mut get: impl FnMut() -> Option<T>) -> T {
