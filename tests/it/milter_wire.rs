@@ -354,7 +354,7 @@ fn one_too_many_is_closed_at_once_and_the_others_are_served() {
         peer.negotiate(EVENTS);
     }
     let mut late = Peer::connect(&home);
-    late.0.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    late.0.set_read_timeout(Some(wait::LONG)).unwrap();
     assert_eq!(late.read(), None);
     assert_eq!(home.metric("gatepost_milter_sessions_turned_away_total") as u64, 1);
     drop(peers.pop());

@@ -136,7 +136,7 @@ fn quoted_local_parts() {
     session.ask("\"info\"@example.com", "user@example.net").expect(250, &[]);
     session.ask("\"c d\"@example.com", "user@example.net").expect(554, &[]);
     suppress(&home, &["\"x y\"@example.net".to_owned()]);
-    wait::true_within("the entry to be in force", LIVE, || {
+    wait::true_within("the entry to be in force", wait::LONG, || {
         session.ask("info@example.com", "\"x y\"@example.net").code == 550
     });
     session.ask("info@example.com", "\"X\\ Y\"@Example.NET").expect(550, &["Suppressed since"]);
@@ -158,7 +158,9 @@ fn smtputf8() {
     };
     ask("jürgen@example.com", "user@example.net").expect(250, &[]);
     ask("hans@exämple.com", "user@example.net").expect(554, &["Sender address rejected"]);
-    wait::true_within("the entry to be in force", LIVE, || ask("info@example.com", "grüße@bücher.example").code == 550);
+    wait::true_within("the entry to be in force", wait::LONG, || {
+        ask("info@example.com", "grüße@bücher.example").code == 550
+    });
     // The same domain as DNS spells it.
     ask("info@example.com", "grüße@xn--bcher-kva.example").expect(550, &["Suppressed since"]);
     ask("info@example.com", "gruesse@bücher.example").expect(250, &[]);
@@ -170,7 +172,7 @@ fn pipelining() {
     let (home, _daemon) = Daemon::beside(&postfix, SENDERS, "");
     suppress(&home, &["dead@example.net".to_owned()]);
     let mut session = postfix.session();
-    wait::true_within("the entry to be in force", LIVE, || {
+    wait::true_within("the entry to be in force", wait::LONG, || {
         session.ask("info@example.com", "dead@example.net").code == 550
     });
     let replies = session.pipeline(&[
@@ -247,7 +249,7 @@ fn clients_in_mynetworks_and_others() {
     // permit_mynetworks does not spare its clients any check ...
     let mut inside = postfix.session();
     inside.ask("other@example.com", "user@example.net").expect(554, &["Sender address rejected"]);
-    wait::true_within("the entry to be in force", LIVE, || {
+    wait::true_within("the entry to be in force", wait::LONG, || {
         inside.ask("info@example.com", "dead@example.net").code == 550
     });
     // ... and our DUNNO opens the relay to nobody else.
@@ -262,7 +264,7 @@ fn a_chrooted_smtpd_is_answered() {
     suppress(&home, &["dead@example.net".to_owned()]);
     let mut session = postfix.session();
     session.ask("other@example.com", "user@example.net").expect(554, &["Sender address rejected"]);
-    wait::true_within("the entry to be in force", LIVE, || {
+    wait::true_within("the entry to be in force", wait::LONG, || {
         session.ask("info@example.com", "dead@example.net").code == 550
     });
     session.mail("info@example.com", &["user@example.net"], "from the chroot").expect(250, &[]);
@@ -302,7 +304,7 @@ fn observe_logs_and_refuses_nothing() {
     session.mail("other@example.com", &["dead@example.net"], "observed").expect(250, &[]);
     postfix.sink.message("observed");
     home.log_line(&["decision=would-reject", "check=senders", "mode=observe", "from=<other@example.com>"]);
-    wait::true_within("the entry to be in force", LIVE, || {
+    wait::true_within("the entry to be in force", wait::LONG, || {
         session.ask("other@example.com", "dead@example.net").expect(250, &[]);
         home.log().contains("check=suppression")
     });
