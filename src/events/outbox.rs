@@ -361,7 +361,7 @@ impl Worker {
     fn complete(&self, line: &mut Late) -> bool {
         let (Some(ids), Some((ses_id, _))) = (&self.ids, line.text.split_once(':')) else { return false };
         let Some((queue_id, correlation_id)) = ids(ses_id) else { return false };
-        line.text = EventLine::with_ids(&line.text, &queue_id, correlation_id.as_deref());
+        line.text = EventLine::with_ids(&line.text, &queue_id, correlation_id.as_deref(), None);
         self.stats.joined.fetch_add(1, Relaxed);
         true
     }
