@@ -2,9 +2,11 @@
 //! stand in each relay's own database; limits are counted in it; events count once by it. Mail never waits for it
 //! longer than a limit's deadline, and nothing that a relay knows depends on what the store still has.
 
+pub mod claims;
 mod keys;
 mod link;
 mod relay;
+pub mod sent;
 mod url;
 
 pub use keys::Keys;

@@ -142,7 +142,7 @@ impl EventLine {
         let own = line[words..text].find(", correlation_id=").map(|at| words + at);
         let mut out = line[..own.unwrap_or(text)].to_owned();
         let learned = correlation_id.filter(|_| own.is_none());
-        let mut add = |out: &mut String, name: &str, value: Option<&str>| {
+        let add = |out: &mut String, name: &str, value: Option<&str>| {
             if let Some(value) = value {
                 let _ = write!(out, ", {name}={}", word(value, MAX_TAG_BYTES));
             }
