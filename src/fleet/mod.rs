@@ -3,6 +3,7 @@
 //! longer than a limit's deadline, and nothing that a relay knows depends on what the store still has.
 
 pub mod claims;
+mod counters;
 mod keeper;
 mod keys;
 mod limiter;
