@@ -4,6 +4,7 @@
 use crate::aws::{Aws, add_section};
 use crate::gatepost::{BINARY, Daemon, Home, OPEN, both};
 use crate::ingest::{bounce, bounce_of, delivery};
+use crate::proxy::{self, Proxy, Way};
 use crate::queue::{Queue, Sample, Scene, Settings, aws, configure, quick};
 use crate::valkey::{FORGETFUL, Valkey};
 use crate::wait;
@@ -18,24 +19,26 @@ use std::io::Write;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// The sections of a relay of the fleet.
-fn fleet(store: &Valkey, name: &str) -> String {
-    format!("[suppression]\nstore = \"{}\"\n[fleet]\nname = \"{name}\"\n", store.url())
+/// The sections of a relay of the fleet, whose store is at this port.
+fn fleet(port: u16, name: &str) -> String {
+    format!("[suppression]\nstore = \"redis://127.0.0.1:{port}/0\"\n[fleet]\nname = \"{name}\"\n")
 }
 
-/// Two relays, `a` and `b`, that follow one stand-in for SQS and share one store.
+/// Two relays, `a` and `b`, that follow one stand-in for SQS and share one store, by a way that can be long.
 struct Two {
     store: Valkey,
+    way: Proxy,
     scene: Scene,
 }
 
 impl Two {
     fn new(settings: Settings) -> Self {
         let (store, scene) = (Valkey::start(FORGETFUL), Scene::of(settings, Sample::BOUNCES, 2));
+        let way = Proxy::to(store.port());
         for (home, name) in scene.homes.iter().zip(["a", "b"]) {
-            configure(home, &scene.queue, &fleet(&store, name));
+            configure(home, &scene.queue, &fleet(way.port(), name));
         }
-        Self { store, scene }
+        Self { store, way, scene }
     }
 
     fn start(&self, nth: usize) -> Daemon {
@@ -89,7 +92,7 @@ fn an_event_that_is_delivered_twice_counts_once() {
     let homes = ["a", "b"].map(|name| {
         let home = Home::alone("", OPEN);
         add_section(&home, &aws.output("GatepostToml"));
-        add_section(&home, &fleet(&store, name));
+        add_section(&home, &fleet(store.port(), name));
         home
     });
     let daemons = homes.each_ref().map(|home| home.start_by("env", &environment));
@@ -126,13 +129,13 @@ fn bounced(homes: &[Home]) -> BTreeMap<String, u64> {
     counts
 }
 
-/// Two queues with the same events: each relay reads all of them.
-#[test]
-fn what_both_relays_read_is_counted_by_one() {
+/// Two queues with the same events: each relay reads all of them, with the store this far away.
+fn both_read(way: Duration) {
     const EVENTS: u64 = 300;
-    let two = Two::new(quick());
-    let other = Queue::start(quick()).unwrap();
-    configure(&two.scene.homes[1], &other, &fleet(&two.store, "b"));
+    let two = Two::new(Settings::default());
+    two.way.set(Way::Open(way));
+    let other = Queue::start(Settings::default()).unwrap();
+    configure(&two.scene.homes[1], &other, &fleet(two.way.port(), "b"));
     let mut command = Command::new(BINARY);
     command.arg("--config").arg(two.scene.homes[1].config()).arg("serve");
     aws(&mut command, &other);
@@ -156,6 +159,16 @@ fn what_both_relays_read_is_counted_by_one() {
     let key = &keys(&two.scene.watch.sample.body(7))[0];
     let (value, left): (String, u64) = (say(&two.store, &[b"GET", key]), say(&two.store, &[b"TTL", key]));
     assert!(value == "1" && (345_000..=345_600).contains(&left), "{value}, {left} s");
+}
+
+#[test]
+fn what_both_relays_read_is_counted_by_one() {
+    both_read(Duration::ZERO);
+}
+
+#[test]
+fn a_store_that_is_slow_is_waited_for() {
+    both_read(Duration::from_millis(40));
 }
 
 /// A mail of a relay's, as Postfix and the milter write of it in its log.
@@ -188,7 +201,7 @@ fn spooling(store: &Valkey) -> [Home; 2] {
         let (spool, log) = (home.path("spool"), home.path("postfix.log"));
         add_section(&home, &format!("[events]\nsource = \"spool\"\nspool_dir = \"{}\"\n", spool.display()));
         add_section(&home, &format!("[logs]\npaths = [\"{}\"]\n", log.display()));
-        add_section(&home, &fleet(store, name));
+        add_section(&home, &fleet(store.port(), name));
         home
     })
 }
@@ -304,13 +317,13 @@ fn a_relay_that_is_killed_with_a_claim_loses_it_to_another() {
 }
 
 /// The store goes away in this way, and comes back in that.
-fn away(leave: impl FnOnce(&mut Valkey), back: impl FnOnce(&mut Valkey)) {
+fn away(leave: impl FnOnce(&mut Two), back: impl FnOnce(&mut Two)) {
     // What comes again while the store is away counts twice: nothing is to.
     let mut two = Two::new(Settings::default());
     let daemons = [two.start(0), two.start(1)];
     two.scene.send(0..10);
     two.scene.complete(10);
-    leave(&mut two.store);
+    leave(&mut two);
     // In three steps, that the store is asked as often.
     for n in 0..3 {
         two.scene.send(10 + n * 10..20 + n * 10);
@@ -321,13 +334,12 @@ fn away(leave: impl FnOnce(&mut Valkey), back: impl FnOnce(&mut Valkey)) {
     two.scene.complete(140);
     println!("100 events without the store: {:?}", began.elapsed());
     assert!(two.sum(UNASKED) >= 100, "{}", two.sum(UNASKED));
-    let homes = two.scene.homes.iter();
-    assert!(homes.clone().any(|home| home.metric(AWAY) == 1.0), "nobody says that the store is away");
+    assert!(two.scene.homes.iter().any(|home| home.metric(AWAY) == 1.0), "nobody says that the store is away");
     let warned = daemons.iter().map(|daemon| daemon.stderr().matches("store does not answer").count());
     assert!(warned.clone().all(|count| count <= 1) && warned.sum::<usize>() >= 1);
-    back(&mut two.store);
+    back(&mut two);
     wait::until("the store to be asked again", wait::LONG, || {
-        homes.clone().all(|home| home.metric(AWAY) == 0.0).then_some(())
+        two.scene.homes.iter().all(|home| home.metric(AWAY) == 0.0).then_some(())
     });
     let is_marked = |n| say::<u64>(&two.store, &[b"EXISTS", &keys(&two.scene.watch.sample.body(n))[0]]) == 1;
     let mut next = 140;
@@ -342,25 +354,30 @@ fn away(leave: impl FnOnce(&mut Valkey), back: impl FnOnce(&mut Valkey)) {
 
 #[test]
 fn events_go_on_while_the_store_is_down() {
-    away(Valkey::kill, Valkey::run);
+    away(|two| two.store.kill(), |two| two.store.run());
 }
 
 #[test]
 fn events_go_on_while_the_store_hangs() {
-    away(|store| store.signal(Signal::STOP), |store| store.signal(Signal::CONT));
+    away(|two| two.store.signal(Signal::STOP), |two| two.store.signal(Signal::CONT));
+}
+
+#[test]
+fn events_go_on_while_the_store_is_too_slow() {
+    away(|two| two.way.set(Way::Open(Duration::from_millis(200))), |two| two.way.set(proxy::OPEN));
 }
 
 #[test]
 fn events_go_on_while_the_store_takes_nothing() {
-    let full = |store: &mut Valkey| store.ask::<()>(&["CONFIG", "SET", "maxmemory", "1"]).unwrap();
-    away(full, |store| store.ask::<()>(&["CONFIG", "SET", "maxmemory", "0"]).unwrap());
+    let full = |two: &mut Two| two.store.ask::<()>(&["CONFIG", "SET", "maxmemory", "1"]).unwrap();
+    away(full, |two| two.store.ask::<()>(&["CONFIG", "SET", "maxmemory", "0"]).unwrap());
 }
 
 #[test]
 fn ingest_asks_the_fleet() {
     let store = Valkey::start(FORGETFUL);
     let home = Home::alone("", OPEN);
-    add_section(&home, &fleet(&store, "a"));
+    add_section(&home, &fleet(store.port(), "a"));
     let events: Vec<_> = (0..3).map(|n| bounce(&format!("u{n}@example.net")).to_string()).collect();
     fs::write(home.path("events"), events.join("\n")).unwrap();
     // The first was another relay's, the second is in the hands of one that never comes to an end.

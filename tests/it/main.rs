@@ -15,6 +15,7 @@ mod browser;
 mod faults;
 mod gatepost;
 mod postfix;
+mod proxy;
 mod queue;
 mod sink;
 mod smtp;
