@@ -5,9 +5,11 @@
 mod keys;
 mod link;
 mod relay;
+pub mod sync;
 mod url;
 
 pub use keys::Keys;
 pub use link::{Link, Patience, connect};
 pub use relay::{MAX_NAME_BYTES, Relay};
+pub use sync::Sync;
 pub use url::{StoreUrl, UrlError};

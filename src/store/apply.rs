@@ -3,9 +3,9 @@
 //! leave their queue.
 
 use super::brake::{self, Meta};
-use super::soft::{self, Needed, Report};
 use super::merge::{Told, stamp_of};
 use super::record::Stamp;
+use super::soft::{self, Needed, Report};
 use super::write::{Fault, insert, take_out, update};
 use super::{Applied, Batch, Cause, Effect, Entry, Filter, Origin, Reader, Reason, SeenKey, Store, StoreError};
 use super::{late, outbox, quarantine, seen};
@@ -122,7 +122,11 @@ impl<'a> Work<'a> {
             None => self.add(&entry, Stamp::fact(mail_time, false)),
             Some(old) if stands_by_count(&old) => {
                 let expires = later(old.expires, entry.expires);
-                if expires == old.expires { Ok(Suppressed::Yes) } else { self.renew(&Entry { expires, ..old }, mail_time) }
+                if expires == old.expires {
+                    Ok(Suppressed::Yes)
+                } else {
+                    self.renew(&Entry { expires, ..old }, mail_time)
+                }
             }
             Some(_) => Ok(Suppressed::Yes),
         }

@@ -3,8 +3,8 @@
 //! decides.
 
 use super::apply::improved;
-use super::read::{COLUMNS, entry};
 use super::merge::{Told, stamp_of};
+use super::read::{COLUMNS, entry};
 use super::record::Stamp;
 use super::write::{Fault, insert, remove, update};
 use super::{Entry, Filter, Reader, Store, StoreError};

@@ -3,7 +3,7 @@
 
 use super::read::{COLUMNS, entry};
 use super::record::Stamp;
-use super::write::{Fault, bury, forgive, insert, take_out, update};
+use super::write::{Fault, bury, feed, forgive, insert, take_out, update};
 use super::{Entry, Mark, Op, Reader, Record, Store, StoreError, brake, read};
 use crate::mail::Address;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -19,6 +19,15 @@ pub(super) enum Told {
     ByFleet,
     /// Nobody: [`Store::tell_all`] follows.
     Silently,
+}
+
+/// How the index is told of what others say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Telling {
+    /// Of each address.
+    Each,
+    /// Of none: too much for the feed. [`Store::tell_all`] follows.
+    Later,
 }
 
 /// What became of records of others.
@@ -60,7 +69,8 @@ impl Reader {
             "SELECT {COLUMNS}, e.version, e.mail_time, e.echo
              FROM entry e LEFT JOIN evidence v ON v.id = e.id WHERE e.address = ?1"
         );
-        let found = self.db.prepare_cached(&sql).and_then(|mut s| s.query_row([address], |row| self.row(row)).optional());
+        let found =
+            self.db.prepare_cached(&sql).and_then(|mut s| s.query_row([address], |row| self.row(row)).optional());
         let row = found.map_err(|e| self.error(&e))?.transpose()?;
         let sql = "SELECT coalesce(version, at * 1000) FROM removed WHERE address = ?1";
         let removed = self.db.prepare_cached(sql).and_then(|mut s| s.query_row([address], |row| row.get(0)).optional());
@@ -75,9 +85,12 @@ impl Reader {
     /// Trouble with the database.
     pub fn own_changes(&self, mark: &Mark, most: usize) -> Result<Option<OwnChanges>, StoreError> {
         let lines = self.feed_lines(mark, most)?;
-        let Some((mark, more)) = lines.first().filter(|first| first.mark == *mark).and(lines.last()).map(|last| {
-            (last.mark.clone(), lines.len() > most)
-        }) else {
+        let Some((mark, more)) = lines
+            .first()
+            .filter(|first| first.mark == *mark)
+            .and(lines.last())
+            .map(|last| (last.mark.clone(), lines.len() > most))
+        else {
             return Ok(None);
         };
         let mut own: Vec<&Line> = lines.iter().skip(1).filter(|line| !line.is_fleets).collect();
@@ -89,7 +102,9 @@ impl Reader {
                 changes.push(OwnChange::Everything);
                 continue;
             }
-            let Some(address) = lines.first().and_then(|line| Address::parse(line.mark.address()).ok()) else { continue };
+            let Some(address) = lines.first().and_then(|line| Address::parse(line.mark.address()).ok()) else {
+                continue;
+            };
             let taken = lines.iter().filter_map(|line| line.taken).max();
             let taken = taken.map(Record::taken_back).unwrap_or_default();
             let record = self.record(address.as_str())?.join(taken);
@@ -102,9 +117,25 @@ impl Reader {
     fn feed_lines(&self, mark: &Mark, most: usize) -> Result<Vec<Line>, StoreError> {
         let sql = "SELECT seq, op, address, expires, fleet, taken FROM change WHERE seq >= ?1 ORDER BY seq LIMIT ?2";
         let most = i64::try_from(most).unwrap_or(i64::MAX).saturating_add(1);
-        let rows = self.db.prepare_cached(sql).and_then(|mut s| {
-            s.query_map(params![mark.seq(), most], Line::read)?.collect::<Result<_, _>>()
-        });
+        let rows = self
+            .db
+            .prepare_cached(sql)
+            .and_then(|mut s| s.query_map(params![mark.seq(), most], Line::read)?.collect::<Result<_, _>>());
+        rows.map_err(|e| self.error(&e))
+    }
+
+    /// The next `most` addresses behind `after`, in the order of their bytes, that have an entry or a tombstone.
+    ///
+    /// # Errors
+    /// Trouble with the database.
+    pub fn known_after(&self, after: &str, most: usize) -> Result<Vec<String>, StoreError> {
+        let sql = "SELECT address FROM entry WHERE address > ?1 UNION SELECT address FROM removed WHERE address > ?1
+                   ORDER BY 1 LIMIT ?2";
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let rows = self
+            .db
+            .prepare_cached(sql)
+            .and_then(|mut s| s.query_map(params![after, most], |row| row.get(0))?.collect::<Result<_, _>>());
         rows.map_err(|e| self.error(&e))
     }
 
@@ -126,25 +157,39 @@ impl Reader {
 }
 
 impl Store {
-    /// Takes in what others say of addresses at `now` (Unix seconds), and remembers `notes` with it, names and values:
-    /// all of it or nothing.
+    /// Takes in what others say of addresses at `now` (Unix seconds): all of it or nothing. Remembers `notes` with it,
+    /// names and values, unless there is something to tell them first.
     ///
     /// # Errors
     /// Trouble with the database; then nothing was changed.
     pub fn merge(
         &mut self,
         said: &[(Address, Record)],
+        telling: Telling,
         notes: &[(&str, &str)],
         now: i64,
     ) -> Result<Merged, StoreError> {
         let mut merged = Merged::default();
+        let told = if telling == Telling::Each { Told::ByFleet } else { Told::Silently };
         self.write(|tx, reader| {
             for (address, record) in said {
-                merge(tx, reader, (address, record), Told::ByFleet, now, &mut merged)?;
+                merge(tx, reader, (address, record), told, now, &mut merged)?;
             }
+            let notes = if merged.to_tell.is_empty() { notes } else { &[] };
             notes.iter().try_for_each(|note| remember(tx, *note))
         })?;
         Ok(merged)
+    }
+
+    /// Has the index read the whole list, and remembers `notes` with it.
+    ///
+    /// # Errors
+    /// Trouble with the database; then nothing was changed.
+    pub fn tell_all(&mut self, notes: &[(&str, &str)]) -> Result<(), StoreError> {
+        self.write(|tx, _| {
+            feed(tx, Op::Reload, "", None, Told::ByFleet)?;
+            notes.iter().try_for_each(|note| remember(tx, *note))
+        })
     }
 }
 

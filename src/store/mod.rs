@@ -30,7 +30,7 @@ pub use event::{Applied, Batch, Cause, Effect};
 pub use file::{FileId, ensure, identity};
 pub use filter::Filter;
 pub use late::Late;
-pub use merge::{Merged, OwnChange, OwnChanges};
+pub use merge::{Merged, OwnChange, OwnChanges, Telling};
 pub use outbox::{Backlog, Waiting};
 pub use quarantine::{Kept, MAX_QUARANTINED_BYTES, Quarantined};
 pub use read::{Change, Mark, Op, Reader};

@@ -33,6 +33,7 @@ mod documents;
 mod down;
 mod events_corpus;
 mod events_crash;
+mod fleet_sync;
 mod ingest;
 mod journal;
 mod limits;

@@ -41,7 +41,11 @@ impl Record {
             add(&mut text, format_args!("\nt\t{taken}"));
         }
         for fact in &self.facts {
-            write_entry(&mut text, format_args!("{}\t{}", if fact.echo { "s" } else { "e" }, fact.mail_time), &fact.entry);
+            write_entry(
+                &mut text,
+                format_args!("{}\t{}", if fact.echo { "s" } else { "e" }, fact.mail_time),
+                &fact.entry,
+            );
         }
         text
     }
@@ -114,6 +118,7 @@ fn read_entry(address: &Address, text: &str) -> Option<Entry> {
         at => Some(at.parse().ok()?),
     };
     let spelling = Some(next()?).filter(|s| !s.is_empty()).map(str::to_owned);
-    let entry = Entry { address: address.clone(), spelling, reason, evidence: next()?.to_owned(), source, created, expires };
+    let entry =
+        Entry { address: address.clone(), spelling, reason, evidence: next()?.to_owned(), source, created, expires };
     Some(entry.bounded())
 }

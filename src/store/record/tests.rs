@@ -18,16 +18,19 @@ fn expiry() -> impl Strategy<Value = Option<i64>> {
 }
 
 fn part() -> impl Strategy<Value = Record> {
-    let reasons = prop::sample::select(vec![Reason::Bounce, Reason::Complaint, Reason::GlobalList, Reason::MailboxFull]);
+    let reasons =
+        prop::sample::select(vec![Reason::Bounce, Reason::Complaint, Reason::GlobalList, Reason::MailboxFull]);
     prop_oneof![
         (0..20_000_i64).prop_map(Record::removed),
         (0..20_i64).prop_map(Record::taken_back),
         (0..20_000_i64, 0..20_i64, expiry()).prop_map(|(version, created, expires)| {
             Record::of_row(entry(Reason::Manual, Origin::Cli, created, expires), Stamp::word(version))
         }),
-        (reasons, 0..20_i64, 0..20_i64, expiry(), any::<bool>()).prop_map(|(reason, mail_time, created, expires, echo)| {
-            Record::of_row(entry(reason, Origin::Event, created, expires), Stamp::fact(mail_time, echo))
-        }),
+        (reasons, 0..20_i64, 0..20_i64, expiry(), any::<bool>()).prop_map(
+            |(reason, mail_time, created, expires, echo)| {
+                Record::of_row(entry(reason, Origin::Event, created, expires), Stamp::fact(mail_time, echo))
+            }
+        ),
     ]
 }
 
@@ -77,7 +80,8 @@ proptest! {
 
 #[test]
 fn an_operators_word_stands_over_what_was_known_until_then() {
-    let bounce = |mail_time| Record::of_row(entry(Reason::Bounce, Origin::Event, 1, None), Stamp::fact(mail_time, false));
+    let bounce =
+        |mail_time| Record::of_row(entry(Reason::Bounce, Origin::Event, 1, None), Stamp::fact(mail_time, false));
     let echo = Record::of_row(entry(Reason::Bounce, Origin::Event, 1, None), Stamp::fact(99, true));
     let added = Record::of_row(entry(Reason::Manual, Origin::Cli, 5, Some(30)), Stamp::word(12_000));
     let stands = |a: Record, b: &Record| a.join(b.clone()).standing().map(|(entry, _)| (entry.reason, entry.expires));
