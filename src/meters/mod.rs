@@ -19,9 +19,9 @@ mod table;
 
 pub use collected::{Collected, Domains};
 pub use grants::{Granted, Grants};
-pub use saved::{RestoreError, replace, restore, save};
+pub use saved::{RestoreError, restore, save};
 pub use savefile::Unusable;
-pub use show::{Filter, Shown};
+pub use show::{Filter, NamedKey, Shown};
 
 use crate::mail::Printable;
 use crate::rules::{Limit, Quota, Rate};
@@ -81,6 +81,41 @@ pub struct Charge<'a> {
     pub rate: Rate,
     /// How many messages or recipients, from 1.
     pub n: u32,
+}
+
+/// A charge that outlives its question.
+#[derive(Clone, Debug)]
+pub struct OwnedCharge {
+    limit: Arc<Limit>,
+    net: Option<(IpAddr, u8)>,
+    /// Empty where the key is none: no text is.
+    text: Box<[u8]>,
+    rate: Rate,
+    n: u32,
+}
+
+impl OwnedCharge {
+    /// The same charge.
+    #[must_use]
+    pub fn as_charge(&self) -> Charge<'_> {
+        let key = match self.net {
+            Some((ip, prefix)) => Key::Net(ip, prefix),
+            None if self.text.is_empty() => Key::All,
+            None => Key::Text(&self.text),
+        };
+        Charge { limit: &self.limit, key, rate: self.rate, n: self.n }
+    }
+}
+
+impl From<&Charge<'_>> for OwnedCharge {
+    fn from(charge: &Charge<'_>) -> Self {
+        let (net, text): (_, &[u8]) = match charge.key {
+            Key::Net(ip, prefix) => (Some((ip, prefix)), b""),
+            Key::Text(text) => (None, text),
+            Key::All => (None, b""),
+        };
+        Self { limit: Arc::clone(charge.limit), net, text: text.into(), rate: charge.rate, n: charge.n }
+    }
 }
 
 /// Why a charge was refused. Nothing was charged to any limit.
@@ -265,12 +300,13 @@ impl fmt::Debug for Meters {
     }
 }
 
-/// The rate that holds for a key; `None` where it is unlimited now.
-fn rate_of(limit: &Limit, key: &OwnedKey) -> Option<Rate> {
+/// The rate that holds for a key, `None` being one of which only the hash is known; `None` where it is unlimited now.
+#[must_use]
+pub fn rate_of(limit: &Limit, key: Option<Key<'_>>) -> Option<Rate> {
     let quota = match key {
-        OwnedKey::Net(ip, _) => limit.quota_of_client(*ip),
-        OwnedKey::Text(text) => limit.quota_of_text(text),
-        OwnedKey::All | OwnedKey::Long(..) => limit.rate,
+        Some(Key::Net(ip, _)) => limit.quota_of_client(ip),
+        Some(Key::Text(text)) => limit.quota_of_text(text),
+        Some(Key::All) | None => limit.rate,
     };
     match quota {
         Quota::Limited(rate) => Some(rate),
@@ -279,7 +315,7 @@ fn rate_of(limit: &Limit, key: &OwnedKey) -> Option<Rate> {
 }
 
 fn gauge_of(limit: &Limit, key: &OwnedKey) -> Option<gcra::Gauge> {
-    rate_of(limit, key).map(gcra::Gauge::new)
+    rate_of(limit, key.as_key()).map(gcra::Gauge::new)
 }
 
 /// Unix time in nanoseconds, at most the year 2116, which leaves room for any TAT.

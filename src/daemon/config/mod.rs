@@ -16,6 +16,7 @@ use crate::rules::load::{POLICY_TOML, read_file};
 use crate::rules::toml_walk::MAX_TOML_BYTES;
 use crate::rules::{DropOrRefuse, Mode, Problem, Rules, Severity, problem};
 use ipnet::IpNet;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -78,6 +79,14 @@ pub struct Fleet {
 }
 
 impl Fleet {
+    /// What stands in `ca_file`, where there is one.
+    ///
+    /// # Errors
+    /// The file, and why it cannot be read.
+    pub fn ca(&self) -> Result<Option<Vec<u8>>, (PathBuf, io::Error)> {
+        self.ca_file.as_ref().map(|path| std::fs::read(path).map_err(|e| (path.clone(), e))).transpose()
+    }
+
     /// The section `[fleet]`.
     fn who(&self) -> (&Option<String>, &str, &Option<PathBuf>) {
         (&self.name, &self.namespace, &self.ca_file)
