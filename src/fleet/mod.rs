@@ -2,6 +2,7 @@
 //! stand in each relay's own database; limits are counted in it; events count once by it. Mail never waits for it
 //! longer than a limit's deadline, and nothing that a relay knows depends on what the store still has.
 
+pub mod claims;
 mod counters;
 mod keeper;
 mod keys;
@@ -11,6 +12,8 @@ pub mod members;
 mod news;
 mod relay;
 pub mod script;
+pub mod sent;
+pub mod sync;
 mod url;
 
 pub use keeper::{Keeper, LINKS, Setup};
@@ -18,4 +21,5 @@ pub use keys::Keys;
 pub use limiter::{DEADLINE, Fallback, Limiter, MAX_CHARGES};
 pub use link::{Link, Patience, connect};
 pub use relay::{MAX_NAME_BYTES, Relay};
+pub use sync::Sync;
 pub use url::{StoreUrl, UrlError};

@@ -6,7 +6,7 @@
 //! Postfix, [`faults`] daemons in trouble, [`aws`] what stands for Amazon's services, [`browser`] is Chromium, [`queue`] a
 //! daemon that follows a stand-in for SQS, [`valkey`] the store of a fleet.
 //! Nothing waits by sleeping:
-//! [`wait`] asks until a condition holds or a deadline passes. Whatever is started is ended by its pid.
+//! [`wait`] asks until a condition holds or a deadline passes. [`ports`] are for who must be told one. Whatever is started is ended by its pid.
 #![allow(clippy::unwrap_used, reason = "the harness is part of the tests")]
 
 mod asker;
@@ -14,7 +14,9 @@ mod aws;
 mod browser;
 mod faults;
 mod gatepost;
+mod ports;
 mod postfix;
+mod proxy;
 mod queue;
 mod sink;
 mod smtp;
@@ -33,10 +35,12 @@ mod documents;
 mod down;
 mod events_corpus;
 mod events_crash;
+mod fleet_events;
 mod fleet_limits;
 mod fleet_members;
 mod fleet_script;
 mod fleet_stores;
+mod fleet_sync;
 mod ingest;
 mod journal;
 mod limits;
