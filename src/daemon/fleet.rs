@@ -4,7 +4,6 @@ use super::config::Config;
 use crate::fleet::sync::{Settings, Sync};
 use crate::fleet::{Keys, Relay, StoreUrl};
 use std::io;
-use std::path::Path;
 use std::time::Duration;
 
 /// How long a start waits for a store that does not answer.
@@ -27,11 +26,10 @@ impl FleetSide {
     /// Where a certificate cannot be read, or there is no thread to be had.
     pub fn start(config: &Config) -> io::Result<Self> {
         let Some(url) = config.fleet.suppression.clone() else { return Ok(Self::default()) };
-        let ca = config.fleet.ca_file.as_deref().map(read).transpose()?;
         let settings = Settings {
             database: config.store_path(),
             url: url.clone(),
-            ca,
+            ca: config.fleet.ca()?,
             keys: Keys::new(&config.fleet.namespace),
             relay: Relay::new(config.fleet.name.as_deref()),
         };
@@ -83,8 +81,4 @@ fn tell_incomplete(store: &StoreUrl) {
         %store,
         "This relay does not know the fleet's list yet, and starts without: what only others know passes until it does."
     );
-}
-
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    std::fs::read(path).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))
 }

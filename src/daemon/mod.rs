@@ -12,6 +12,7 @@ pub mod events;
 pub mod fleet;
 mod guard;
 pub mod history;
+mod limits;
 pub mod listeners;
 mod mail_logs;
 pub mod metrics;

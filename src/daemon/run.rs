@@ -7,6 +7,7 @@ use super::event_log::Writer;
 use super::events::EventSide;
 use super::fleet::FleetSide;
 use super::history::{History, keep_history};
+use super::limits;
 use super::listeners::{self, Access, Endpoint, Inherited, ListenError, OwnFile};
 use super::metrics::{self, Sources};
 use super::milter::{self, MilterSide};
@@ -16,9 +17,8 @@ use crate::delegation::server::Bounds;
 use crate::delegation::{Gate, House, Server};
 use crate::events::Stats;
 use crate::events::stats::unix_now;
-use crate::fleet::{self, Keeper, Keys, Limiter, Relay};
 use crate::lines::Outlet;
-use crate::meters::{self, Meters};
+use crate::meters::Meters;
 use crate::milter::Milter;
 use crate::rules::Problem;
 use crate::suppression::{Confirmer, Follower, Index};
@@ -44,12 +44,6 @@ const SAVE_EVERY: Duration = Duration::from_secs(60);
 /// How often idle limiter keys are given up, an eighth of the table at a time.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
-/// Where the counters are kept in the state folder.
-pub const LIMITS_FILE: &str = "limits.state";
-
-/// Where the number of relays is kept: a start while the store is away must not take a share for the whole.
-const RELAYS_FILE: &str = "limits.relays";
-
 /// Why the daemon did not start, or stopped, with the exit code of sysexits(3) it deserves.
 #[derive(Debug, thiserror::Error)]
 pub enum Fatal {
@@ -65,9 +59,6 @@ pub enum Fatal {
     /// A socket cannot be opened.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// The certificate of the store's authority cannot be read.
-    #[error("{0}: cannot read the certificate that [fleet] ca_file names: {1}")]
-    Authority(PathBuf, io::Error),
     /// The event log cannot be opened.
     #[error("cannot open the event log: {0}")]
     EventLog(io::Error),
@@ -114,9 +105,9 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Fat
     let follower = Arc::new(follower);
     let meters = Arc::new(Meters::new(config.max_keys));
     meters.adopt(&first.rules.limits);
-    restore_limits(&meters, &config.state_dir);
-
-    let (shared, keeper) = shared_limits(&config, &meters).await?.unzip();
+    limits::restore(&meters, &config.state_dir);
+    let shared = limits::shared(&config, &meters).await.map_err(|e| Fatal::System("share with the fleet", e))?;
+    let (shared, keeper) = shared.unzip();
     let mut house = House::new(Arc::new(first.rules), index, confirmer, meters, outlet);
     house.shared = shared;
     let house = Arc::new(house);
@@ -152,13 +143,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Fat
     tasks.spawn(keep_state(house.clone(), stamping.clone(), config.state_dir.clone(), gate.clone()));
     tasks.spawn(feed_watchdog(gate.clone()));
     if let Some(keeper) = keeper {
-        let gate = gate.clone();
-        tasks.spawn(async move {
-            tokio::select! {
-                () = gate.closed() => {}
-                () = keeper.keep() => {}
-            }
-        });
+        tasks.spawn(limits::keep(keeper, gate.clone()));
     }
     tasks.spawn(keep_history(office.clone(), gate.clone()));
     let event_side = EventSide::start(&config, &house, &events);
@@ -345,45 +330,9 @@ async fn reload_config(config: &mut Config, file: Option<PathBuf>, reloader: &Re
     reloader.reload(config.policy_dir.clone(), config.rewriting());
 }
 
-/// The limits that are counted in the store of a fleet, asked once before anybody is answered. A store that is away
-/// keeps nobody from being answered.
-async fn shared_limits(config: &Config, meters: &Arc<Meters>) -> Result<Option<(Arc<Limiter>, Keeper)>, Fatal> {
-    let Some(url) = config.fleet.limits.clone() else { return Ok(None) };
-    // Where the list is in the same store, the relay says there that it is at work.
-    let beats = config.fleet.suppression.as_ref() != Some(&url);
-    let setup = fleet::Setup {
-        url,
-        ca: config.fleet.ca().map_err(|(path, e)| Fatal::Authority(path, e))?,
-        keys: Keys::new(&config.fleet.namespace),
-        beats_as: beats.then(|| Relay::new(config.fleet.name.as_deref())),
-        relays: std::fs::read_to_string(config.state_dir.join(RELAYS_FILE))
-            .ok()
-            .and_then(|n| n.parse().ok())
-            .unwrap_or(1),
-    };
-    let (limiter, mut keeper) = Keeper::new(setup, meters.clone());
-    keeper.greet().await;
-    Ok(Some((limiter, keeper)))
-}
-
-fn restore_limits(meters: &Meters, state_dir: &Path) {
-    match meters::restore(meters, &state_dir.join(LIMITS_FILE), unix_time()) {
-        Ok(0) => {}
-        Ok(keys) => tracing::info!(keys, "Limiter counters are back."),
-        Err(error) => tracing::warn!(%error, "The saved limiter counters cannot be used; starting from zero."),
-    }
-}
-
 /// Saves what a restart must not forget. It blocks.
 fn save_state(house: &House, stamping: Option<&Milter>, state_dir: &Path) {
-    if let Err(error) = meters::save(&house.meters, &state_dir.join(LIMITS_FILE)) {
-        tracing::error!(%error, "Cannot save the limiter counters.");
-    }
-    if let Some(shared) = &house.shared
-        && let Err(error) = std::fs::write(state_dir.join(RELAYS_FILE), shared.relays().to_string())
-    {
-        tracing::error!(%error, "Cannot save how many relays there are.");
-    }
+    limits::save(house, state_dir);
     if let Some(stamping) = stamping {
         milter::save(stamping, state_dir);
     }
