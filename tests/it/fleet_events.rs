@@ -13,7 +13,7 @@ use gatepost::rules::SuppressionRules;
 use gatepost::store::SeenKey;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::process::Command;
@@ -340,13 +340,13 @@ fn two_relays_that_are_killed_at_random_moments_lose_nothing() {
     wait::until("every line to be in the log", DRAINED, || (lines().len() as u64 == sent).then_some(()));
     let again = two.scene.queue.records().iter().filter(|record| record.received > 1).count();
     let repeated = lines().values().map(|count| u64::from(*count) - 1).sum::<u64>();
-    println!(
-        "6 kills: {sent} events, {again} received again, {repeated} lines repeated, {} left to the other",
-        two.sum(ELSEWHERE)
-    );
+    let [a, b] = [0, 1].map(|nth| bounced(&two.scene.homes[nth..=nth]).into_keys().collect::<BTreeSet<_>>());
+    let twice = a.intersection(&b).count();
+    println!("6 kills: {sent} events, {again} received again, {repeated} lines repeated, {twice} by the other relay");
     assert!((0..sent).all(|n| two.scene.watch.has_effect(n)), "suppressions are missing");
     two.scene.nothing_early();
-    assert!(again > 0, "no kill found an event under way");
+    // Where this machine lets the store's answer come too late, one may.
+    assert!(twice * 10 < again, "{twice} events counted by both, of {again} that were received again");
 }
 
 /// The store goes away in this way, and comes back in that.
