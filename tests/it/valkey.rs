@@ -2,6 +2,7 @@
 
 use crate::wait;
 use rustix::process::{Pid, Signal, kill_process};
+use std::fs;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
@@ -70,6 +71,15 @@ impl Valkey {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
+        }
+    }
+
+    /// Removes all that it has on disk, once it is killed.
+    pub fn forget(&self) {
+        assert!(self.child.is_none(), "it runs");
+        for entry in fs::read_dir(self.dir.path()).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }.unwrap();
         }
     }
 }
