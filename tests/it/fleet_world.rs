@@ -52,6 +52,8 @@ pub struct Plan {
     pub environment: HashMap<String, String>,
     /// Further `name = value` of main.cf.
     pub set: Vec<String>,
+    /// Another way to the store than each relay's proxy: what `store = …` says.
+    pub url: Option<String>,
 }
 
 impl Plan {
@@ -87,7 +89,11 @@ pub struct World {
 impl World {
     /// Starts all of it, the relays at the same time.
     pub fn start(store: &[&str], plan: &Plan) -> Self {
-        let store = Valkey::start(store);
+        Self::around(Valkey::start(store), plan)
+    }
+
+    /// Starts the relays of a store.
+    pub fn around(store: Valkey, plan: &Plan) -> Self {
         let relays = thread::scope(|scope| {
             let names = ["relay-a", "relay-b", "relay-c"];
             let starting = names.map(|name| scope.spawn(|| Relay::start(name, store.port(), plan)));
@@ -157,7 +163,8 @@ impl Relay {
         let set = [snippet("main.cf.milter"), plan.set.clone()].concat();
         let postfix = Postfix::start(&Options { set, ..Options::default() });
         let home = Home::beside(&postfix, SENDERS, &plan.policy);
-        configure(&home, &postfix, name, proxy.port(), &plan.sections);
+        let url = plan.url.clone().unwrap_or_else(|| format!("redis://127.0.0.1:{}/0", proxy.port()));
+        configure(&home, &postfix, name, &url, &plan.sections);
         let words: Vec<_> = plan.environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let daemon = spawn(&home, &words);
         daemon.says(&[" is ready."]);
@@ -193,10 +200,10 @@ fn spawn(home: &Home, words: &[String]) -> Daemon {
 }
 
 /// The one switch, and what else a relay has.
-fn configure(home: &Home, postfix: &Postfix, name: &str, store: u16, sections: &str) {
+fn configure(home: &Home, postfix: &Postfix, name: &str, url: &str, sections: &str) {
     let config = fs::read_to_string(home.config()).unwrap();
     let embedded = config.lines().find(|line| line.starts_with("store = \"sqlite:")).expect("[suppression] store");
-    let shared = format!("store = \"redis://127.0.0.1:{store}/0\"");
+    let shared = format!("store = \"{url}\"");
     fs::write(home.config(), config.replace(embedded, &shared)).unwrap();
     let folder = postfix.socket().parent().unwrap().display().to_string();
     let logs = [home.path("mail.log"), postfix.log_path()].map(|path| format!("\"{}*\"", path.display()));

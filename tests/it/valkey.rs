@@ -1,4 +1,4 @@
-//! The store of a fleet: Debian's redis-server, with a folder and a port of its own.
+//! The store of a fleet: Debian's redis-server, with a folder and a port of its own; and a Sentinel that watches one.
 
 use crate::wait;
 use rustix::process::{Pid, Signal, kill_process};
@@ -24,7 +24,23 @@ pub struct Valkey {
 impl Valkey {
     /// Starts one with `options` as redis-server takes them, such as [`FORGETFUL`].
     pub fn start(options: &[&str]) -> Self {
-        let dir = tempfile::Builder::new().prefix("gatepost-valkey-").tempdir().unwrap();
+        Self::start_in(folder(), options)
+    }
+
+    /// Starts a Sentinel that makes a replica the master once the one at `port`, which it calls "main", is away.
+    pub fn sentinel_of(port: u16) -> Self {
+        let dir = folder();
+        let file = dir.path().join("sentinel.conf");
+        let watch = format!(
+            "sentinel monitor main 127.0.0.1 {port} 1\nsentinel down-after-milliseconds main 500\n\
+             sentinel failover-timeout main 2000\n"
+        );
+        fs::write(&file, watch).unwrap();
+        let file = file.to_str().expect("a path of ours").to_owned();
+        Self::start_in(dir, &[&file, "--sentinel"])
+    }
+
+    fn start_in(dir: TempDir, options: &[&str]) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut valkey = Self { dir, port, options: options.iter().map(|&o| o.to_owned()).collect(), child: None };
         valkey.run();
@@ -34,8 +50,8 @@ impl Valkey {
     /// Runs it (again), and waits until it answers.
     pub fn run(&mut self) {
         let mut command = Command::new("redis-server");
-        command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--dir"]).arg(self.dir.path());
-        command.args(&self.options).stdin(Stdio::null()).stdout(Stdio::null());
+        command.args(&self.options).args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--dir"]);
+        command.arg(self.dir.path()).stdin(Stdio::null()).stdout(Stdio::null());
         self.child = Some(command.spawn().expect("redis-server of Debian's package of that name"));
         wait::until("redis-server", wait::LONG, || self.ask::<String>(&["PING"]).ok());
     }
@@ -82,6 +98,10 @@ impl Valkey {
             if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }.unwrap();
         }
     }
+}
+
+fn folder() -> TempDir {
+    tempfile::Builder::new().prefix("gatepost-valkey-").tempdir().unwrap()
 }
 
 impl Drop for Valkey {
