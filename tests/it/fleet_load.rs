@@ -41,14 +41,16 @@ pub struct Load {
 }
 
 impl Load {
-    /// Begins: one client of each relay, whose every other mail is for one of `known`, which are to be refused.
-    pub fn begin(world: &World, known: &[String]) -> Self {
+    /// Begins: one client of each relay, whose every other mail is for one of `known`, which are to be refused. The
+    /// subjects of the others begin with `word`.
+    pub fn begin(world: &World, known: &[String], word: &str) -> Self {
         let over = Arc::new(AtomicBool::new(false));
         let clients = world.relays.iter().enumerate().map(|(relay, with)| {
             let client = Client {
                 relay,
                 port: with.postfix.port(),
                 known: known.to_vec(),
+                word: word.to_owned(),
                 over: Arc::clone(&over),
                 sent: Vec::new(),
             };
@@ -68,6 +70,7 @@ struct Client {
     relay: usize,
     port: u16,
     known: Vec<String>,
+    word: String,
     over: Arc<AtomicBool>,
     sent: Vec<Mail>,
 }
@@ -92,7 +95,7 @@ impl Client {
                 reply if reply.code == 550 => Outcome::Refused,
                 reply => Outcome::Wrong(format!("{known}: {}", reply.text)),
             });
-            let subject = format!("{} of {}", n, self.relay);
+            let subject = format!("{} {n} of {}", self.word, self.relay);
             self.note(|| match session.mail("info@example.com", &["user@example.net"], &subject) {
                 reply if reply.code == 250 => Outcome::Accepted(subject),
                 reply => Outcome::Wrong(reply.text),
