@@ -2,12 +2,21 @@
 //! stand in each relay's own database; limits are counted in it; events count once by it. Mail never waits for it
 //! longer than a limit's deadline, and nothing that a relay knows depends on what the store still has.
 
+pub mod claims;
+mod keeper;
 mod keys;
+mod limiter;
 mod link;
+pub mod members;
+mod news;
 mod relay;
+pub mod script;
+pub mod sent;
 mod url;
 
+pub use keeper::{Keeper, Setup};
 pub use keys::Keys;
+pub use limiter::{DEADLINE, Fallback, Limiter, MAX_CHARGES};
 pub use link::{Link, Patience, connect};
 pub use relay::{MAX_NAME_BYTES, Relay};
 pub use url::{StoreUrl, UrlError};

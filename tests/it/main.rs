@@ -7,7 +7,7 @@
 //! daemon that follows a stand-in for SQS, [`valkey`] the store of a fleet,
 //! [`proxy`] the way to it, [`fleet_world`] three relays that share it, [`fleet_load`] mail through them.
 //! Nothing waits by sleeping:
-//! [`wait`] asks until a condition holds or a deadline passes. Whatever is started is ended by its pid.
+//! [`wait`] asks until a condition holds or a deadline passes. [`ports`] are for who must be told one. Whatever is started is ended by its pid.
 #![allow(clippy::unwrap_used, reason = "the harness is part of the tests")]
 
 mod asker;
@@ -17,6 +17,7 @@ mod faults;
 mod fleet_load;
 mod fleet_world;
 mod gatepost;
+mod ports;
 mod postfix;
 mod proxy;
 mod queue;
@@ -39,6 +40,8 @@ mod events_corpus;
 mod events_crash;
 mod fleet;
 mod fleet_faults;
+mod fleet_limits;
+mod fleet_script;
 mod ingest;
 mod journal;
 mod limits;

@@ -9,12 +9,14 @@ pub use parse::{Salvaged, parse, salvage};
 
 use super::event_log::Output;
 use super::listeners::Endpoint;
-use crate::fleet::StoreUrl;
+use crate::events::sharing::Place;
+use crate::fleet::{Keys, Relay, StoreUrl};
 use crate::mail::{Address, Rewriting};
 use crate::rules::load::{POLICY_TOML, read_file};
 use crate::rules::toml_walk::MAX_TOML_BYTES;
 use crate::rules::{DropOrRefuse, Mode, Problem, Rules, Severity, problem};
 use ipnet::IpNet;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -77,9 +79,27 @@ pub struct Fleet {
 }
 
 impl Fleet {
+    /// What stands in `ca_file`, where there is one.
+    ///
+    /// # Errors
+    /// The file, and why it cannot be read.
+    pub fn ca(&self) -> Result<Option<Vec<u8>>, (PathBuf, io::Error)> {
+        self.ca_file.as_ref().map(|path| std::fs::read(path).map_err(|e| (path.clone(), e))).transpose()
+    }
+
     /// The section `[fleet]`.
     fn who(&self) -> (&Option<String>, &str, &Option<PathBuf>) {
         (&self.name, &self.namespace, &self.ca_file)
+    }
+}
+
+impl Fleet {
+    /// Where this relay shares its events, if it does.
+    #[must_use]
+    pub fn events(&self) -> Option<Place> {
+        let keys = Keys::new(&self.namespace);
+        let place = |url| Place { url, ca_file: self.ca_file.clone(), keys, relay: Relay::new(self.name.as_deref()) };
+        self.suppression.clone().map(place)
     }
 }
 
