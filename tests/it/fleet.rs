@@ -166,16 +166,22 @@ fn an_event_that_comes_again_to_another_relay_counts_once(fleet: &mut Fleet) {
     assert_eq!(fleet.lines(&[&id]).len(), 1);
 }
 
-/// A slow limit for the mail of real clients, a fast one for the questions of many.
+/// A slow limit for the mail of real clients, a fast one for the questions of many; each sender counts apart.
 const RATES: &str = "
 [[limit]]
-name = \"shared\"
+name = \"slow\"
 key = \"sender\"
 count = \"messages\"
 rate = \"100/min burst 20\"
 [limit.override]
-\"fast@example.com\" = \"6000/min burst 50\"
+\"fast0@example.com\" = \"6000/min burst 50\"
+\"fast1@example.com\" = \"6000/min burst 50\"
+\"fast2@example.com\" = \"6000/min burst 50\"
 ";
+
+/// How often it is tried again where this machine kept the store from answering within 20 ms, which is what counts as a
+/// fallback and is no more exact.
+const TRIES: usize = 3;
 
 /// How long clients try.
 const TRYING: Duration = Duration::from_secs(6);
@@ -187,30 +193,42 @@ const CLIENTS: usize = 3;
 fn a_limit_holds_over_three_relays_under_load() {
     let plan = Plan { policy: RATES.to_owned(), ..Plan::default() };
     let world = World::start(FORGETFUL, &plan);
-    let by_smtp = |relay: &Relay| {
-        let mut session = relay.postfix.session();
-        move || session.mail("slow@example.com", &["user@example.net"], "limited").code == 250
+    let exact = |what: &str, try_once: &dyn Fn(usize) -> Tried| {
+        let exact = (0..TRIES).map(try_once).find(|tried| {
+            println!("{what}: {} questions answered by local meters", tried.fallbacks);
+            tried.fallbacks == 0.0
+        });
+        exact.unwrap_or_else(|| panic!("{what}: the store never answered all questions"))
     };
-    let by_questions = |relay: &Relay| {
-        let mut asker = relay.home.asker();
-        move || charge(&mut asker, "fast@example.com")
-    };
-    let slow = tried(&world, by_smtp);
+    let slow = exact("real mail", &|n| {
+        tried(&world, |relay| {
+            let (mut session, from) = (relay.postfix.session(), format!("slow{n}@example.com"));
+            move || {
+                thread::sleep(Duration::from_millis(5));
+                session.mail(&from, &["user@example.net"], "limited").code == 250
+            }
+        })
+    });
     slow.holds("real mail, 100/min burst 20", 20.0, 100.0 / 60.0);
-    let fast = tried(&world, by_questions);
+    let fast = exact("questions", &|n| {
+        tried(&world, |relay| {
+            let (mut asker, from) = (relay.home.asker(), format!("fast{n}@example.com"));
+            move || charge(&mut asker, &from)
+        })
+    });
     fast.holds("questions, 6000/min burst 50", 50.0, 100.0);
-    let fallbacks = world.metric(FALLBACKS);
-    assert_eq!(fallbacks, 0.0, "questions answered by local meters");
-    wait::until("all of the mail", wait::LONG, || (world.arrived().len() == slow.accepted).then_some(()));
+    wait::until("the mail", wait::LONG, || (world.arrived().len() >= slow.accepted).then_some(()));
 }
 
 /// Questions that the relays' own meters answered, for the store did not in time.
-pub const FALLBACKS: &str = "gatepost_limits_fallback_total";
+pub const FALLBACKS: &str = "gatepost_limits_shared_total{result=\"fallback\"";
 
 /// What clients of all relays were granted.
 struct Tried {
     accepted: usize,
     refused: usize,
+    /// Questions that the store did not answer.
+    fallbacks: f64,
     /// From before the first question to after the last answer.
     at_most: Duration,
     /// From after the first answer to before the last question.
@@ -220,7 +238,7 @@ struct Tried {
 /// Tries with some clients of each relay, all at once, as fast as they can.
 fn tried<T: FnMut() -> bool + Send>(world: &World, client: impl Fn(&Relay) -> T) -> Tried {
     let clients: Vec<_> = world.relays.iter().flat_map(|relay| (0..CLIENTS).map(|_| client(relay))).collect();
-    let all = Barrier::new(clients.len());
+    let (all, fallbacks) = (Barrier::new(clients.len()), world.metric(FALLBACKS));
     let results: Vec<_> = thread::scope(|scope| {
         let running: Vec<_> = clients
             .into_iter()
@@ -245,6 +263,7 @@ fn tried<T: FnMut() -> bool + Send>(world: &World, client: impl Fn(&Relay) -> T)
     Tried {
         accepted: results.iter().map(|r| r.0[0]).sum(),
         refused: results.iter().map(|r| r.0[1]).sum(),
+        fallbacks: world.metric(FALLBACKS) - fallbacks,
         at_most: latest(|r| r.4) - earliest(|r| r.1),
         at_least: latest(|r| r.3) - earliest(|r| r.2),
     }

@@ -1,9 +1,9 @@
 //! The store of a fleet: Debian's redis-server, with a folder and a port of its own; and a Sentinel that watches one.
 
+use crate::ports;
 use crate::wait;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
@@ -41,7 +41,7 @@ impl Valkey {
     }
 
     fn start_in(dir: TempDir, options: &[&str]) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = ports::free();
         let mut valkey = Self { dir, port, options: options.iter().map(|&o| o.to_owned()).collect(), child: None };
         valkey.run();
         valkey
