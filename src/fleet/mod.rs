@@ -3,6 +3,7 @@
 //! longer than a limit's deadline, and nothing that a relay knows depends on what the store still has.
 
 pub mod claims;
+mod counters;
 mod keeper;
 mod keys;
 mod limiter;
@@ -12,6 +13,7 @@ mod news;
 mod relay;
 pub mod script;
 pub mod sent;
+pub mod sync;
 mod url;
 
 pub use keeper::{Keeper, Setup};
@@ -19,4 +21,5 @@ pub use keys::Keys;
 pub use limiter::{DEADLINE, Fallback, Limiter, MAX_CHARGES};
 pub use link::{Link, Patience, connect};
 pub use relay::{MAX_NAME_BYTES, Relay};
+pub use sync::Sync;
 pub use url::{StoreUrl, UrlError};
