@@ -16,7 +16,7 @@ pub mod sent;
 pub mod sync;
 mod url;
 
-pub use keeper::{Keeper, Setup};
+pub use keeper::{Keeper, LINKS, Setup};
 pub use keys::Keys;
 pub use limiter::{DEADLINE, Fallback, Limiter, MAX_CHARGES};
 pub use link::{Link, Patience, connect};
