@@ -99,6 +99,7 @@ impl Scene {
         let all = [&self.known[..], &turns.removed].concat();
         wait::true_within("all relays to know all", wait::LONG, || self.world.all_refuse(&all));
         self.world.limits_are_shared(wait::LONG);
+        self.world.relays_are_counted();
         turns
     }
 

@@ -132,6 +132,13 @@ impl World {
         self.relays.iter().all(|relay| !addresses.iter().any(|address| relay.refuses(address)))
     }
 
+    /// Waits until every relay knows of the others: so many have a share of a limit while the store is away.
+    pub fn relays_are_counted(&self) {
+        wait::until("every relay to know of the others", wait::LONG, || {
+            (self.metric("gatepost_limits_relays") as usize == RELAYS * RELAYS).then_some(())
+        });
+    }
+
     /// Waits until limits are counted by all of them together.
     pub fn limits_are_shared(&self, limit: Duration) -> Duration {
         wait::true_within("limits to be shared", limit, || {
