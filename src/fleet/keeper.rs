@@ -18,7 +18,7 @@ pub const LINKS: usize = 2;
 const PATIENCE: Patience = Patience { connect: Duration::from_secs(1), answer: Duration::from_secs(1) };
 
 /// The first and the longest pause between two attempts.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
 /// A connection that answers within this, twice in a row, is taken.
 const PROOF: Duration = Duration::from_millis(10);
