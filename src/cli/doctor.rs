@@ -4,6 +4,7 @@
 use super::output::{Console, Failure};
 use super::{check, exit};
 use crate::daemon::Config;
+use crate::daemon::config::DEFAULT_PATH;
 use crate::doctor::send_test::{self, SendError, SendTest, Step};
 use crate::doctor::{Check, Fault, Group, Report, Severity, Site, Verdict, examine};
 use crate::mail::Address;
@@ -37,7 +38,7 @@ pub struct DoctorArgs {
     wait: i64,
 }
 
-const GROUPS: [Group; 4] = [Group::Postfix, Group::Daemon, Group::Aws, Group::Logs];
+const GROUPS: [Group; 5] = [Group::Postfix, Group::Daemon, Group::Fleet, Group::Aws, Group::Logs];
 
 /// Looks, and prints what it found; 1 where anything is an error or a warning.
 ///
@@ -48,7 +49,8 @@ pub fn run(args: &DoctorArgs, config: Option<&Path>, json: bool, console: &mut C
     if let Some(from) = args.from.as_deref().filter(|_| args.send_test) {
         return send(args, from, &read.config, json, console);
     }
-    let site = Site::visit(read.config, read.rules, read.findings, args.postfix_dir.clone(), args.root.clone());
+    let file = config.unwrap_or(Path::new(DEFAULT_PATH)).to_owned();
+    let site = Site::visit(file, read.config, read.rules, read.findings, args.postfix_dir.clone(), args.root.clone());
     let report = examine(&site);
     let shown = report.verdicts.iter().filter(|(_, verdict)| args.verbose || *verdict != Verdict::Sound);
     let shown: Vec<&(Check, Verdict)> = shown.collect();

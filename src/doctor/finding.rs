@@ -10,6 +10,8 @@ pub enum Group {
     Postfix,
     /// Configuration, policy, the running daemon, its folders.
     Daemon,
+    /// What several relays share, and the relays.
+    Fleet,
     /// Queue, dead-letter queue, events.
     Aws,
     /// The mail logs, and who stands between them and gatepost.
@@ -76,6 +78,7 @@ impl Group {
         match self {
             Self::Postfix => "Postfix",
             Self::Daemon => "Daemon",
+            Self::Fleet => "Fleet",
             Self::Aws => "AWS",
             Self::Logs => "Logs",
         }
@@ -119,6 +122,24 @@ impl Verdict {
     #[must_use]
     pub fn fault_if(is_wrong: bool, what: impl Into<String>, fix: impl Into<String>) -> Self {
         if is_wrong { Fault::new(what, fix).into() } else { Self::Sound }
+    }
+
+    /// One of several: faults of any; else the first thing that could not be looked at; else all is well.
+    #[must_use]
+    pub fn together(verdicts: impl IntoIterator<Item = Self>) -> Self {
+        let mut faults = Vec::new();
+        let mut skipped = None;
+        for verdict in verdicts {
+            match verdict {
+                Self::Faults(more) => faults.extend(more),
+                Self::Skipped(why) => skipped = skipped.or(Some(why)),
+                Self::Sound => {}
+            }
+        }
+        match skipped {
+            Some(why) if faults.is_empty() => Self::Skipped(why),
+            _ => faults.into(),
+        }
     }
 }
 

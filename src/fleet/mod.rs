@@ -2,11 +2,13 @@
 //! stand in each relay's own database; limits are counted in it; events count once by it. Mail never waits for it
 //! longer than a limit's deadline, and nothing that a relay knows depends on what the store still has.
 
+mod inspect;
 mod keys;
 mod link;
 mod relay;
 mod url;
 
+pub use inspect::{Inspection, Refusal, inspect};
 pub use keys::Keys;
 pub use link::{Link, Patience, connect};
 pub use relay::{MAX_NAME_BYTES, Relay};

@@ -1,0 +1,113 @@
+//! A look at the store that changes nothing in it: whether it answers and takes writes, what it says of itself, its clock,
+//! and who else keeps something there. For an operator's command, on a runtime of its own.
+
+use super::keys::Keys;
+use super::link::{Link, Patience, connect};
+use super::url::StoreUrl;
+use redis::{InfoDict, RedisError, RedisResult, Value, cmd, from_redis_value_ref};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// An operator waits: longer than the daemon's patience, and not for ever.
+const PATIENCE: Patience = Patience { connect: Duration::from_secs(5), answer: Duration::from_secs(5) };
+
+/// Most keys that are gone through for other namespaces, and how many at a time: a full look would cost a large store
+/// a second.
+const MAX_SCANNED: usize = 200_000;
+const SCANNED_AT_ONCE: usize = 1_000;
+
+/// What the store says.
+#[derive(Debug)]
+pub struct Inspection {
+    /// Whether it takes a write.
+    pub write: Result<(), Refusal>,
+    /// What each node says of itself (INFO): one, or those of a cluster.
+    pub nodes: Vec<InfoDict>,
+    /// When it saves its data (CONFIG GET save); `None` where it does not tell, as a managed one.
+    pub save: Option<String>,
+    /// How far this machine's clock is ahead of the store's, in seconds.
+    pub ahead: Option<f64>,
+    /// Other namespaces with relays in them, as far as was looked.
+    pub other_namespaces: Vec<String>,
+}
+
+/// Why the store did not do something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Its own word, such as `READONLY` or `OOM`; empty where it did not answer.
+    pub code: String,
+    /// Why, in words.
+    pub words: String,
+}
+
+/// Looks at the store.
+///
+/// # Errors
+/// Where it cannot be reached, and why: address, TLS, login.
+pub fn inspect(url: &StoreUrl, ca: Option<&[u8]>, keys: &Keys) -> Result<Inspection, Refusal> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| Refusal { code: String::new(), words: e.to_string() })?;
+    let inspection = runtime.block_on(look(url, ca, keys)).map_err(|e| Refusal::of(&e));
+    // A name server that does not answer holds a thread of the runtime.
+    runtime.shutdown_background();
+    inspection
+}
+
+async fn look(url: &StoreUrl, ca: Option<&[u8]>, keys: &Keys) -> RedisResult<Inspection> {
+    let mut link = connect(url, ca, PATIENCE).await?;
+    let info: Value = cmd("INFO").query_async(&mut link).await?;
+    // It sets a key only where it is there, which it is not: everything that can stand in the way of a write does.
+    let set = cmd("SET").arg(keys.of("doctor")).arg("").arg("XX").query_async::<Value>(&mut link).await;
+    let save = cmd("CONFIG").arg("GET").arg("save").query_async::<(String, String)>(&mut link).await;
+    Ok(Inspection {
+        write: set.map(drop).map_err(|e| Refusal::of(&e)),
+        nodes: nodes(&info),
+        save: save.ok().map(|(_, save)| save),
+        ahead: ahead(&mut link).await,
+        other_namespaces: other_namespaces(&mut link, keys).await.unwrap_or_default(),
+    })
+}
+
+/// A cluster answers with what each of its nodes said.
+fn nodes(info: &Value) -> Vec<InfoDict> {
+    match info {
+        Value::Map(nodes) => nodes.iter().filter_map(|(_, said)| from_redis_value_ref(said).ok()).collect(),
+        said => from_redis_value_ref(said).into_iter().collect(),
+    }
+}
+
+async fn ahead(link: &mut Link) -> Option<f64> {
+    let (seconds, micros): (u64, u32) = cmd("TIME").query_async(link).await.ok()?;
+    let theirs = Duration::from_secs(seconds) + Duration::from_micros(micros.into());
+    let ours = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    Some(ours.as_secs_f64() - theirs.as_secs_f64())
+}
+
+/// Not in a cluster, where no node has all keys.
+async fn other_namespaces(link: &mut Link, keys: &Keys) -> RedisResult<Vec<String>> {
+    let (mut found, mut cursor) = (Vec::new(), 0_u64);
+    if matches!(link, Link::Cluster(_)) {
+        return Ok(found);
+    }
+    for _ in 0..MAX_SCANNED / SCANNED_AT_ONCE {
+        let mut scan = cmd("SCAN");
+        scan.arg(cursor).arg("MATCH").arg("{*}:members").arg("COUNT").arg(SCANNED_AT_ONCE);
+        let (next, some): (u64, Vec<String>) = scan.query_async(link).await?;
+        let others = some.into_iter().filter(|key| *key != keys.of("members"));
+        found.extend(others.filter_map(|key| Some(key.strip_prefix('{')?.strip_suffix("}:members")?.to_owned())));
+        cursor = next;
+        if cursor == 0 {
+            break;
+        }
+    }
+    found.sort();
+    found.dedup();
+    Ok(found)
+}
+
+impl Refusal {
+    fn of(error: &RedisError) -> Self {
+        let code = error.code().unwrap_or_default();
+        let words = error.detail().filter(|_| !code.is_empty()).map_or_else(|| error.to_string(), str::to_owned);
+        Self { code: code.to_owned(), words: format!("{code} {words}").trim_start().to_owned() }
+    }
+}

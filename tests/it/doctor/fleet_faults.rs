@@ -1,0 +1,169 @@
+//! Faults of a fleet's store and of the relays in it.
+
+use super::Seed;
+use super::install::{Found, Install, Trial};
+use crate::gatepost::both;
+use crate::valkey::{FORGETFUL, LASTING, Valkey};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+/// Puts the trial's relay into the fleet of a store.
+fn join(trial: &Trial<'_>, url: &str) {
+    trial.append("gatepost.toml", &format!("[suppression]\nstore = \"{url}\"\n[limits]\nstore = \"{url}\"\n"));
+}
+
+fn must_be(id: &'static str, severity: &'static str, says: &'static str, found: &[Found]) {
+    Seed { id, severity, says, follows: &[], put: |_| {} }.must_be(found);
+}
+
+/// A store that is sound until a few words are said to it, and what is found then.
+struct Case {
+    words: &'static [&'static [&'static str]],
+    id: &'static str,
+    severity: &'static str,
+    says: &'static str,
+    follows: &'static [&'static str],
+}
+
+const CASES: &[Case] = &[
+    Case {
+        words: &[&["REPLICAOF", "127.0.0.1", "1"]],
+        id: "fleet-writes",
+        severity: "error",
+        says: "READONLY",
+        follows: &[],
+    },
+    Case {
+        words: &[&["CONFIG", "SET", "min-replicas-to-write", "1"]],
+        id: "fleet-writes",
+        severity: "error",
+        says: "NOREPLICAS",
+        follows: &[],
+    },
+    Case {
+        words: &[&["ACL", "SETUSER", "default", "-set"]],
+        id: "fleet-writes",
+        severity: "error",
+        says: "NOPERM",
+        follows: &[],
+    },
+    Case {
+        words: &[&["CONFIG", "SET", "maxmemory", "1mb"]],
+        id: "fleet-writes",
+        severity: "error",
+        says: "OOM",
+        follows: &["fleet-memory"],
+    },
+    Case {
+        words: &[&["CONFIG", "SET", "maxmemory", "1mb"]],
+        id: "fleet-memory",
+        severity: "warning",
+        says: "% of its maxmemory",
+        follows: &["fleet-writes"],
+    },
+    Case {
+        words: &[&["CONFIG", "SET", "maxmemory", "1gb"], &["CONFIG", "SET", "maxmemory-policy", "volatile-lru"]],
+        id: "fleet-eviction",
+        severity: "error",
+        says: "volatile-lru",
+        follows: &[],
+    },
+    Case {
+        words: &[&["CONFIG", "SET", "appendonly", "no"]],
+        id: "fleet-persistence",
+        severity: "warning",
+        says: "neither appendonly nor save",
+        follows: &[],
+    },
+    Case {
+        words: &[&["HSET", "{other}:members", "relay-9", "{}"]],
+        id: "fleet-namespace",
+        severity: "warning",
+        says: "another fleet: other",
+        follows: &[],
+    },
+    Case {
+        words: &[&["CONFIG", "SET", "requirepass", "secret"]],
+        id: "fleet-store",
+        severity: "error",
+        says: "NOAUTH",
+        follows: &[],
+    },
+];
+
+#[test]
+fn faults_of_the_store_are_found() {
+    let install = Install::new();
+    for case in CASES {
+        let store = Valkey::start(LASTING);
+        let trial = install.trial();
+        join(&trial, &store.url());
+        assert_eq!(trial.examine(&[]), []);
+        for words in case.words {
+            store.ask::<redis::Value>(words).unwrap();
+        }
+        let Case { id, severity, says, follows, .. } = *case;
+        Seed { id, severity, says, follows, put: |_| {} }.must_be(&trial.examine(&[]));
+    }
+}
+
+#[test]
+fn a_store_that_cannot_be_reached_is_found() {
+    let install = Install::new();
+    let mut store = Valkey::start(FORGETFUL);
+    let examine = |url: &str| {
+        let trial = install.trial();
+        join(&trial, url);
+        trial.examine(&[])
+    };
+    must_be("fleet-persistence", "warning", "keeps nothing", &examine(&store.url()));
+    must_be("fleet-store", "error", "rediss://", &examine(&store.url().replace("redis:", "rediss:")));
+    let trial = install.trial();
+    join(&trial, &store.url().replace("redis:", "rediss:"));
+    trial.append("gatepost.toml", "[fleet]\nca_file = \"/nowhere/ca.pem\"\n");
+    must_be("fleet-store", "error", "/nowhere/ca.pem: No such file", &trial.examine(&[]));
+    store.kill();
+    must_be("fleet-store", "error", "refused", &examine(&store.url()));
+}
+
+#[test]
+fn a_clock_that_is_not_the_stores_is_found() {
+    let (install, store) = (Install::new(), Valkey::start(LASTING));
+    let trial = install.trial();
+    join(&trial, &store.url());
+    let doctor = trial.command(&["--json"]);
+    let mut ahead = Command::new("faketime");
+    ahead.args(["-f", "+1m"]).arg(doctor.get_program()).args(doctor.get_args());
+    let said = both(&ahead.output().unwrap());
+    assert!(said.contains("\"fleet-clock\"") && said.contains("clock is 60 s before that of redis://"), "{said}");
+}
+
+#[test]
+fn what_is_shared_by_half_is_noted() {
+    let (install, store) = (Install::new(), Valkey::start(LASTING));
+    for (section, says) in [("limits", "suppression list of its own"), ("suppression", "counts limits for itself")] {
+        let trial = install.trial();
+        trial.append("gatepost.toml", &format!("[{section}]\nstore = \"{}\"\n", store.url()));
+        let found = trial.examine(&[]);
+        assert!(found.len() == 1 && found[0].id == "fleet-shares" && found[0].what.contains(says), "{found:?}");
+    }
+}
+
+#[test]
+fn a_password_that_everybody_may_read_is_found() {
+    let (install, store) = (Install::new(), Valkey::start(LASTING));
+    store.ask::<redis::Value>(&["CONFIG", "SET", "requirepass", "secret"]).unwrap();
+    let trial = install.trial();
+    join(&trial, &store.url().replace("127.", ":secret@127."));
+    let file = trial.path("gatepost.toml");
+    let found = trial.examine(&[]);
+    must_be("config-access", "error", "everybody may read it", &found);
+    assert!(!found[0].what.contains("secret"), "{found:?}");
+    // As the finding says, but for the group: the daemon here is in that of Postfix.
+    fs::set_permissions(&file, Permissions::from_mode(0o640)).unwrap();
+    must_be("config-access", "error", "the daemon may not read", &trial.examine(&[]));
+    let group = crate::postfix::id_of("postfix").1;
+    std::os::unix::fs::chown(&file, None, Some(group)).unwrap();
+    assert_eq!(trial.examine(&[]), []);
+}
