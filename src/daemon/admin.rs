@@ -140,6 +140,9 @@ pub(super) struct Health {
     /// Sessions that are open; null where there is no milter.
     pub milter_sessions: Option<u64>,
     pub events: Vec<String>,
+    /// The store of the fleet's limits: `ok`, or why it is away; null where this relay counts for itself. Said, and no
+    /// 503: a balancer would take all relays out at once, and mail goes on by each relay's share.
+    pub limits_store: Option<String>,
     /// Why decision lines wait; said, and no 503: a machine may have no syslog, and is as sound without.
     pub event_log: Option<String>,
 }
@@ -162,6 +165,7 @@ impl Office {
             suppressed_entries: self.house.index.len(),
             milter_sessions: self.milter.as_ref().map(|stats| stats.sessions.load(Relaxed)),
             events: self.events.complaints(unix_now()).into_iter().map(trouble).collect(),
+            limits_store: self.house.shared.as_ref().map(|s| s.trouble().map_or_else(|| "ok".to_owned(), trouble)),
             event_log: self.log.trouble.words().map(trouble),
         };
         let sound = health.policy_problems.is_empty() && health.suppression_store.is_none() && health.events.is_empty();

@@ -3,8 +3,9 @@
 
 use crate::decide::Check;
 use crate::delegation::House;
-use crate::delegation::stats::{Buckets, Kind};
+use crate::delegation::stats::{Buckets, Kind, LATENCY_BOUNDS_US};
 use crate::events::Stats;
+use crate::fleet::{Fallback, Limiter};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -111,6 +112,7 @@ impl Collector for Sources {
         ] {
             gauge(&mut encoder, name, help, value)?;
         }
+        self.shared_limits(&mut encoder)?;
         super::event_metrics::encode(&self.events, &mut encoder)?;
         super::milter::encode(&self.milter, &mut encoder)
     }
@@ -133,6 +135,26 @@ impl Sources {
             }
         }
         Ok(())
+    }
+
+    /// The limits that the fleet counts together; all 0 where it does not.
+    fn shared_limits(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let shared = self.house.shared.as_deref();
+        let help = "Questions about limits of a fleet, answered by its store or by this relay's own meters";
+        let metric = ConstCounter::new(0u64);
+        let mut family = encoder.encode_descriptor("limits_shared", help, None, metric.metric_type())?;
+        let answered = ("answered", "none", shared.map_or(0, Limiter::answered));
+        let fell_back = |why| ("fallback", Fallback::as_str(why), shared.map_or(0, |limiter| limiter.fallbacks(why)));
+        for (result, reason, count) in [answered].into_iter().chain(Fallback::ALL.map(fell_back)) {
+            let labels = [("result", result), ("reason", reason)];
+            ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+        }
+        let away = shared.is_some_and(|limiter| limiter.trouble().is_some());
+        gauge(encoder, "limits_store_away", "1 while the store of the fleet's limits is away", u64::from(away))?;
+        let relays = shared.map_or(0, |limiter| limiter.relays().into());
+        gauge(encoder, "limits_relays", "Relays that share the limits, as last counted", relays)?;
+        let help = "Time that the limits of a fleet took, by the store or without it";
+        histogram(encoder, "limits_shared_seconds", help, &self.house.stats.limits_asked.read(&LATENCY_BOUNDS_US))
     }
 
     /// What says which gatepost this is; always 1.

@@ -15,6 +15,7 @@ use crate::delegation::server::Bounds;
 use crate::delegation::{Gate, House, Server};
 use crate::events::Stats;
 use crate::events::stats::unix_now;
+use crate::fleet::{self, Keeper, Keys, Limiter, Relay};
 use crate::lines::Outlet;
 use crate::meters::{self, Meters};
 use crate::milter::Milter;
@@ -60,6 +61,9 @@ pub enum Fatal {
     /// A socket cannot be opened.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The certificate of the store's authority cannot be read.
+    #[error("{0}: cannot read the certificate that [fleet] ca_file names: {1}")]
+    Authority(PathBuf, io::Error),
     /// The event log cannot be opened.
     #[error("cannot open the event log: {0}")]
     EventLog(io::Error),
@@ -106,7 +110,10 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Fat
     meters.adopt(&first.rules.limits);
     restore_limits(&meters, &config.state_dir);
 
-    let house = Arc::new(House::new(Arc::new(first.rules), index, confirmer, meters, outlet));
+    let (shared, keeper) = shared_limits(&config, &meters).await?.unzip();
+    let mut house = House::new(Arc::new(first.rules), index, confirmer, meters, outlet);
+    house.shared = shared;
+    let house = Arc::new(house);
     let state = Arc::new(ReloadState::default());
     let reloader = Reloader::start(
         config.policy_dir.clone(),
@@ -137,6 +144,15 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Fat
     let stamping = milter.as_ref().map(|side| side.milter.clone());
     tasks.spawn(keep_state(house.clone(), stamping.clone(), config.state_dir.clone(), gate.clone()));
     tasks.spawn(feed_watchdog(gate.clone()));
+    if let Some(keeper) = keeper {
+        let gate = gate.clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = gate.closed() => {}
+                () = keeper.keep() => {}
+            }
+        });
+    }
     tasks.spawn(keep_history(office.clone(), gate.clone()));
     let event_side = EventSide::start(&config, &house, &events);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -319,6 +335,23 @@ async fn reload_config(config: &mut Config, file: Option<PathBuf>, reloader: &Re
         Err(error) => tracing::error!(%error, "gatepost.toml was not read; the settings in force stay."),
     }
     reloader.reload(config.policy_dir.clone(), config.rewriting());
+}
+
+/// The limits that are counted in the store of a fleet, asked once before anybody is answered. A store that is away
+/// keeps nobody from being answered.
+async fn shared_limits(config: &Config, meters: &Arc<Meters>) -> Result<Option<(Arc<Limiter>, Keeper)>, Fatal> {
+    let Some(url) = config.fleet.limits.clone() else { return Ok(None) };
+    // Where the list is in the same store, the relay says there that it is at work.
+    let beats = config.fleet.suppression.as_ref() != Some(&url);
+    let setup = fleet::Setup {
+        url,
+        ca: config.fleet.ca().map_err(|(path, e)| Fatal::Authority(path, e))?,
+        keys: Keys::new(&config.fleet.namespace),
+        beats_as: beats.then(|| Relay::new(config.fleet.name.as_deref())),
+    };
+    let (limiter, mut keeper) = Keeper::new(setup, meters.clone());
+    keeper.greet().await;
+    Ok(Some((limiter, keeper)))
 }
 
 fn restore_limits(meters: &Meters, state_dir: &Path) {

@@ -4,11 +4,12 @@
 
 use super::case::Case;
 use super::codec::{Request, State, write_reply};
-use super::stats::{Kind, Stats, is_worth_a_line};
-use crate::decide::{self, Checks, Finding, Judgement, Nobody, Question, Verdict, Weight};
+use super::stats::{Kind, LATENCY_BOUNDS_US, Stats, is_worth_a_line};
+use crate::decide::{self, Charges, Checks, Finding, Judgement, Nobody, Question, Verdict, Weight};
+use crate::fleet::Limiter;
 use crate::lines::{Outlet, Word};
 use crate::mail::Canonical;
-use crate::meters::{Collected, Domains, Grants, Meters};
+use crate::meters::{Charge, Collected, Domains, Granted, Grants, Meters, OwnedCharge};
 use crate::rules::{KeyKind, Mode, Rules};
 use crate::store::Entry;
 use crate::suppression::{Confirmer, Index};
@@ -17,7 +18,7 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::Semaphore;
 
 /// How long a suppression hit may wait for the store; past it the mail passes (invariant 7).
@@ -26,6 +27,9 @@ pub const CONFIRM_DEADLINE: Duration = Duration::from_millis(50);
 /// How many reads of the store may be under way: one SQLite read takes some 20 µs, and a disk that
 /// hangs must not take a thread for every question.
 const CONFIRMS_AT_ONCE: usize = 8;
+
+/// DATA and END-OF-MESSAGE of one message are one charge, wherever the operator asks.
+const ONCE_A_MESSAGE: &[u8] = b"DATA";
 
 /// How many different odd things are warned about; each is warned about once.
 const MAX_WARNED: usize = 100;
@@ -41,6 +45,8 @@ pub struct House {
     pub confirmer: Arc<Confirmer>,
     /// The counters of the limits.
     pub meters: Arc<Meters>,
+    /// The limits of a fleet; `None`: this relay counts for itself.
+    pub shared: Option<Arc<Limiter>>,
     /// Charges that were granted already.
     pub grants: Grants,
     /// Recipient domains by message.
@@ -68,6 +74,7 @@ impl House {
             index,
             confirmer,
             meters,
+            shared: None,
             grants: Grants::new(),
             collected: Collected::new(),
             stats: Arc::default(),
@@ -109,6 +116,27 @@ impl House {
         None
     }
 
+    /// [`Meters::charge_once`], by the fleet's limiter. It waits for the store, within a limit's deadline.
+    pub async fn charge_shared(
+        &self,
+        shared: &Limiter,
+        instance: &[u8],
+        asked: &[u8],
+        charges: &[Charge<'_>],
+        now: Duration,
+    ) -> Granted {
+        if self.grants.knows(instance, &[asked], now) {
+            return Granted::Repeat;
+        }
+        let began = Instant::now();
+        let outcome = shared.charge(charges, now).await;
+        self.stats.limits_asked.add(&LATENCY_BOUNDS_US, began.elapsed());
+        if outcome.refused.is_none() {
+            self.grants.remember(instance, &[asked], now);
+        }
+        Granted::New(outcome)
+    }
+
     /// Warns about `what` the first time it is seen.
     fn warn_once(&self, what: String) {
         let Ok(mut warned) = self.warned.lock() else { return };
@@ -132,6 +160,16 @@ enum Step {
     Answered,
     /// Ask the store, and go on with the snapshot that the question is judged by.
     Confirm(Mode, Arc<Rules>),
+    /// Charge what the fleet counts together.
+    Charge(Box<Shared>),
+}
+
+/// Charges that wait for the fleet's store, and what the question was judged by.
+struct Shared {
+    limiter: Arc<Limiter>,
+    charges: Vec<OwnedCharge>,
+    rules: Arc<Rules>,
+    about_recipient: bool,
 }
 
 impl Answerer {
@@ -144,14 +182,19 @@ impl Answerer {
     /// Answers one request: appends exactly one reply to `out`.
     /// `now` is Unix time.
     pub async fn answer(&mut self, request: &Request<'_>, now: Duration, out: &mut Vec<u8>) {
-        let step = self.judge(request, now, &self.house.rules.load(), false, out);
-        let Step::Confirm(mode, rules) = step else { return };
-        if let Some(entry) = self.house.confirm(&self.recipient, now).await
-            && self.suppressed(request, &rules, mode, &entry, out)
-        {
-            return;
+        let mut step = self.judge(request, now, &self.house.rules.load(), false, out);
+        if let Step::Confirm(mode, rules) = step {
+            if let Some(entry) = self.house.confirm(&self.recipient, now).await
+                && self.suppressed(request, &rules, mode, &entry, out)
+            {
+                return;
+            }
+            step = self.judge(request, now, &rules, true, out);
         }
-        let _ = self.judge(request, now, &rules, true, out);
+        if let Step::Charge(shared) = step {
+            // In a box: every connection would hold the room for it.
+            Box::pin(self.charge(request, now, &shared, out)).await;
+        }
     }
 
     /// Everything that needs no wait: one snapshot, one judgement. `not_suppressed`: the same again,
@@ -206,12 +249,15 @@ impl Answerer {
                 }
                 case.answer(&finding, out);
             }
-            // DATA and END-OF-MESSAGE of one message are one charge, wherever the operator asks.
             Verdict::Charge(charges) => {
-                match case.charge(request.instance, b"DATA", &charges, now, |finding| case.would(finding)) {
-                    Some(finding) => case.answer(&finding, out),
-                    None => case.dunno(out),
+                if let Some(limiter) = house.shared.clone() {
+                    let charges = charges.iter().map(OwnedCharge::from).collect();
+                    let rules = Arc::clone(rules);
+                    return Step::Charge(Box::new(Shared { limiter, charges, rules, about_recipient }));
                 }
+                let House { meters, grants, .. } = &**house;
+                let granted = meters.charge_once(grants, request.instance, &[ONCE_A_MESSAGE], &charges, now);
+                case.limited(granted, &charges, out);
             }
             Verdict::Pass => {
                 collect();
@@ -219,6 +265,16 @@ impl Answerer {
             }
         }
         Step::Answered
+    }
+
+    /// Answers once the fleet's limits are charged.
+    async fn charge(&self, request: &Request<'_>, now: Duration, shared: &Shared, out: &mut Vec<u8>) {
+        let Shared { limiter, charges, rules, about_recipient } = shared;
+        let charges: Charges<'_> = charges.iter().map(OwnedCharge::as_charge).collect();
+        let granted = self.house.charge_shared(limiter, request.instance, ONCE_A_MESSAGE, &charges, now).await;
+        let recipient = about_recipient.then_some(&self.recipient);
+        let case = Case { recipient, ..Case::of(request, &self.house, rules, &self.sender) };
+        case.limited(granted, &charges, out);
     }
 
     /// Answers for a recipient whose entry stands. False: it is observed only, and nothing was answered.
@@ -266,6 +322,14 @@ impl<'a> Case<'a> {
         self.house.stats.decided(Some(finding.check), kind);
         self.line(word, finding);
         write_reply(&finding.answer.to_string(), out);
+    }
+
+    /// Answers for charges that were made, or not.
+    fn limited(&self, granted: Granted, charges: &Charges<'_>, out: &mut Vec<u8>) {
+        match self.tell(granted, charges, |finding| self.would(finding)) {
+            Some(finding) => self.answer(&finding, out),
+            None => self.dunno(out),
+        }
     }
 
     /// Logs what an observed check would have answered.

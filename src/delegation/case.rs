@@ -1,4 +1,4 @@
-//! What is judged, as its lines in the mail log name it. The lines, and the charging of limits, are the same whichever
+//! What is judged, as its lines in the mail log name it. The lines, and what is said of limits, are the same whichever
 //! protocol asked.
 
 use super::answer::House;
@@ -9,7 +9,6 @@ use crate::meters::{Charge, Granted};
 use crate::rules::{Mode, Rules};
 use std::fmt::Display;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
 
 /// A question, or a message. What is not known is empty.
 #[derive(Clone, Copy, Debug)]
@@ -40,19 +39,15 @@ impl Case<'_> {
         self.write(word, finding.check, finding.mode, &finding.rule, &finding.answer);
     }
 
-    /// Charges the limits of the message `id` once, however often `asked` is asked; what enforced limits say against
-    /// it. Observed ones go to `would`. `now` is Unix time.
-    pub fn charge<'r>(
+    /// What enforced limits say against it, once they were charged. Observed ones go to `would`.
+    pub fn tell<'r>(
         &self,
-        id: &[u8],
-        asked: &[u8],
+        granted: Granted,
         charges: &Charges<'r>,
-        now: Duration,
         would: impl Fn(&Finding<'r>),
     ) -> Option<Finding<'r>> {
-        let House { meters, grants, stats, .. } = self.house;
-        let Granted::New(outcome) = meters.charge_once(grants, id, &[asked], charges, now) else {
-            stats.repeats.fetch_add(1, Relaxed);
+        let Granted::New(outcome) = granted else {
+            self.house.stats.repeats.fetch_add(1, Relaxed);
             return None;
         };
         for finding in outcome.observed.iter().filter_map(|refused| decide::limited(charges, *refused)) {

@@ -121,6 +121,8 @@ pub struct Stats {
     pub unconfirmed: AtomicU64,
     /// Keys that passed 80 % of a limit.
     pub near_limit: AtomicU64,
+    /// How long the limits of a fleet took, by [`LATENCY_BOUNDS_US`]; by the store or without it.
+    pub limits_asked: Histogram<{ LATENCY_BOUNDS_US.len() }>,
 }
 
 /// Whether an event that happened `before` times already is told again: the first, the second, the

@@ -3,13 +3,20 @@
 //! longer than a limit's deadline, and nothing that a relay knows depends on what the store still has.
 
 mod inspect;
+mod keeper;
 mod keys;
+mod limiter;
 mod link;
+pub mod members;
+mod news;
 mod relay;
+pub mod script;
 mod url;
 
 pub use inspect::{Inspection, Refusal, inspect};
+pub use keeper::{Keeper, Setup};
 pub use keys::Keys;
+pub use limiter::{DEADLINE, Fallback, Limiter, MAX_CHARGES};
 pub use link::{Link, Patience, connect};
 pub use relay::{MAX_NAME_BYTES, Relay};
 pub use url::{StoreUrl, UrlError};

@@ -98,6 +98,21 @@ impl Grants {
         Granted::New(outcome)
     }
 
+    /// Whether the same question was granted within the last two minutes. For charges that take time: see
+    /// [`Grants::remember`].
+    #[must_use]
+    pub fn knows(&self, instance: &[u8], asked: &[&[u8]], now: Duration) -> bool {
+        self.open(instance, asked, now).is_some_and(|question| question.is_repeat())
+    }
+
+    /// Remembers a question that was granted. Of two connections that ask at once, both may have been charged by then;
+    /// Postfix asks again a second after a connection broke.
+    pub fn remember(&self, instance: &[u8], asked: &[&[u8]], now: Duration) {
+        if let Some(mut question) = self.open(instance, asked, now) {
+            question.remember();
+        }
+    }
+
     /// Locks the place of a question; `None` for an empty instance.
     #[inline]
     pub(super) fn open(&self, instance: &[u8], asked: &[&[u8]], now: Duration) -> Option<Question<'_>> {
@@ -219,6 +234,17 @@ mod tests {
         assert!(!is_charged(&grants, b"1.2.3", b"DATA", NOW + REMEMBERED - Duration::from_nanos(1)));
         assert!(is_charged(&grants, b"1.2.3", b"DATA", NOW + REMEMBERED));
         assert!(!is_charged(&grants, b"1.2.3", b"DATA", NOW + REMEMBERED));
+    }
+
+    #[test]
+    fn looked_up_and_remembered_apart() {
+        let grants = Grants::new();
+        assert!(!grants.knows(b"1.2.3", &[b"DATA"], NOW));
+        grants.remember(b"1.2.3", &[b"DATA"], NOW);
+        assert!(grants.knows(b"1.2.3", &[b"DATA"], NOW) && !grants.knows(b"1.2.4", &[b"DATA"], NOW));
+        assert!(!is_charged(&grants, b"1.2.3", b"DATA", NOW));
+        grants.remember(b"", &[b"DATA"], NOW);
+        assert!(!grants.knows(b"", &[b"DATA"], NOW));
     }
 
     #[test]

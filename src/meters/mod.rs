@@ -83,6 +83,41 @@ pub struct Charge<'a> {
     pub n: u32,
 }
 
+/// A charge that outlives its question.
+#[derive(Clone, Debug)]
+pub struct OwnedCharge {
+    limit: Arc<Limit>,
+    net: Option<(IpAddr, u8)>,
+    /// Empty where the key is none: no text is.
+    text: Box<[u8]>,
+    rate: Rate,
+    n: u32,
+}
+
+impl OwnedCharge {
+    /// The same charge.
+    #[must_use]
+    pub fn as_charge(&self) -> Charge<'_> {
+        let key = match self.net {
+            Some((ip, prefix)) => Key::Net(ip, prefix),
+            None if self.text.is_empty() => Key::All,
+            None => Key::Text(&self.text),
+        };
+        Charge { limit: &self.limit, key, rate: self.rate, n: self.n }
+    }
+}
+
+impl From<&Charge<'_>> for OwnedCharge {
+    fn from(charge: &Charge<'_>) -> Self {
+        let (net, text): (_, &[u8]) = match charge.key {
+            Key::Net(ip, prefix) => (Some((ip, prefix)), b""),
+            Key::Text(text) => (None, text),
+            Key::All => (None, b""),
+        };
+        Self { limit: Arc::clone(charge.limit), net, text: text.into(), rate: charge.rate, n: charge.n }
+    }
+}
+
 /// Why a charge was refused. Nothing was charged to any limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {

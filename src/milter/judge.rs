@@ -78,7 +78,7 @@ impl Submission<'_> {
         dropped.dedup();
         let mut outcome = self.without(dropped);
         if outcome.fate == Fate::Deliver
-            && let Some(reason) = self.over_a_limit(house, &outcome.dropped)
+            && let Some(reason) = self.over_a_limit(house, &outcome.dropped).await
         {
             outcome.fate = Fate::Hold(reason);
         }
@@ -162,7 +162,7 @@ impl Submission<'_> {
     }
 
     /// Charges the limits; the reason where one of them refuses.
-    fn over_a_limit(&self, house: &House, dropped: &[usize]) -> Option<String> {
+    async fn over_a_limit(&self, house: &House, dropped: &[usize]) -> Option<String> {
         let left = u32::try_from(self.recipients.len() - dropped.len()).unwrap_or(u32::MAX).max(1);
         let domains = self.domains(dropped);
         let checks = Checks { limits: true, ..Checks::default() };
@@ -170,9 +170,13 @@ impl Submission<'_> {
         let Verdict::Charge(charges) = decide::decide(&question, self.rules, &decide::Nobody).verdict else {
             return None;
         };
+        let id = self.queue_id.as_bytes();
+        let granted = match &house.shared {
+            Some(shared) => house.charge_shared(shared, id, b"LOCAL", &charges, self.now).await,
+            None => house.meters.charge_once(&house.grants, id, &[b"LOCAL"], &charges, self.now),
+        };
         let finding = self.case(house, None, |case| {
-            let would = |finding: &Finding<'_>| case.line(Word::WouldReject, finding);
-            case.charge(case.queue_id, b"LOCAL", &charges, self.now, would)
+            case.tell(granted, &charges, |finding: &Finding<'_>| case.line(Word::WouldReject, finding))
         })?;
         self.line(house, Word::Hold, &finding, None);
         Some(finding.answer.to_string())

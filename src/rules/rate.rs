@@ -119,6 +119,22 @@ impl Rate {
         Duration::from_nanos(self.per.nanos().div_ceil(u64::from(self.count.max(1))))
     }
 
+    /// The part of one of `relays`, in which `n` still pass at once where they do in the whole. Rounded down, but
+    /// never to nothing.
+    #[must_use]
+    pub fn share(self, relays: u32, n: u32) -> Self {
+        let relays = relays.max(1);
+        let burst = (self.burst / relays).max(n.min(self.burst)).max(1);
+        let mut share = Self { burst, ..self };
+        // In a longer unit less is lost by rounding.
+        while share.count < relays.saturating_mul(1000)
+            && let Some((times, longer)) = share.per.longer()
+        {
+            (share.count, share.per) = (share.count.saturating_mul(times), longer);
+        }
+        Self { count: (share.count / relays).max(1), ..share }
+    }
+
     fn checked(self, burst_at: usize) -> Result<Self, RateError> {
         // At most a day in nanoseconds times u32::MAX: fits u128 by far.
         let fill = self.replenish().as_nanos() * u128::from(self.burst);
@@ -140,6 +156,16 @@ impl Per {
 
     fn nanos(self) -> u64 {
         self.seconds() * 1_000_000_000
+    }
+
+    /// The next longer unit, and how many of this one it has.
+    fn longer(self) -> Option<(u32, Self)> {
+        match self {
+            Self::Second => Some((60, Self::Minute)),
+            Self::Minute => Some((60, Self::Hour)),
+            Self::Hour => Some((24, Self::Day)),
+            Self::Day => None,
+        }
     }
 
     /// The unit as [`Rate`]'s `Display` writes it.
@@ -402,6 +428,20 @@ mod tests {
         assert_eq!("100/minute burst 200".parse::<Rate>().expect("rate").to_string(), "100/min burst 200");
         assert_eq!("1,000/hour burst 1000".parse::<Rate>().expect("rate").to_string(), "1000/h");
         assert_eq!(Quota::Unlimited.to_string(), "unlimited");
+    }
+
+    #[test]
+    fn a_share_is_no_more_than_its_part_and_lets_a_message_pass() {
+        let share = |text: &str, relays, n| text.parse::<Rate>().expect(text).share(relays, n);
+        assert_eq!(share("100/min burst 30", 3, 1), rate(2_000, Per::Hour, 10));
+        assert_eq!(share("10/s", 3, 1), rate(12_000, Per::Hour, 3));
+        assert_eq!(share("100/min", 3, 50), rate(2_000, Per::Hour, 50));
+        assert_eq!(share("100/min", 3, 500), rate(2_000, Per::Hour, 100));
+        assert_eq!(share("2/d", 3, 1), rate(1, Per::Day, 1));
+        assert_eq!(share("1000000000/s", 2, 1), rate(500_000_000, Per::Second, 500_000_000));
+        for whole in ["7/min", "1000/h burst 5000", "90/d"] {
+            assert_eq!(share(whole, 1, 1).replenish(), whole.parse::<Rate>().expect(whole).replenish());
+        }
     }
 
     #[test]

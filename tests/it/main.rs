@@ -33,6 +33,8 @@ mod documents;
 mod down;
 mod events_corpus;
 mod events_crash;
+mod fleet_limits;
+mod fleet_script;
 mod ingest;
 mod journal;
 mod limits;

@@ -15,6 +15,7 @@ use crate::rules::load::{POLICY_TOML, read_file};
 use crate::rules::toml_walk::MAX_TOML_BYTES;
 use crate::rules::{DropOrRefuse, Mode, Problem, Rules, Severity, problem};
 use ipnet::IpNet;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -82,6 +83,14 @@ impl Fleet {
     pub fn stores(&self) -> Vec<&StoreUrl> {
         let limits = self.limits.as_ref().filter(|limits| Some(*limits) != self.suppression.as_ref());
         self.suppression.iter().chain(limits).collect()
+    }
+
+    /// What stands in `ca_file`, where there is one.
+    ///
+    /// # Errors
+    /// The file, and why it cannot be read.
+    pub fn ca(&self) -> Result<Option<Vec<u8>>, (PathBuf, io::Error)> {
+        self.ca_file.as_ref().map(|path| std::fs::read(path).map_err(|e| (path.clone(), e))).transpose()
     }
 
     /// The section `[fleet]`.

@@ -61,8 +61,9 @@ pub(super) fn read_all(item: &Item<'_>) -> Vec<Arc<Limit>> {
 fn limit(table: &mut Table<'_>, before: &[Arc<Limit>]) -> Option<Limit> {
     let name = table.require("name", "name = \"per-client\"").and_then(|item| name(&item, before));
     let key = table.require("key", "key = \"client_address\"").and_then(|item| item.choice(&KEYS));
-    let count =
-        table.get("count").map(|i| i.choice(&[("messages", Count::Messages), ("recipients", Count::Recipients)]));
+    let count = table
+        .get("count")
+        .map(|i| i.choice(&[Count::Messages, Count::Recipients].map(|count| (count.as_str(), count))));
     let rate = table.require("rate", "rate = \"100/min burst 200\"").and_then(|item| quota(&item));
     let mode = table.get("mode").map(|item| item.choice(&MODES));
     let reply = table.get("reply").map(|item| reply(&item));

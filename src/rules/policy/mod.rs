@@ -84,6 +84,17 @@ pub enum Count {
     Recipients,
 }
 
+impl Count {
+    /// The word in policy.toml.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Messages => "messages",
+            Self::Recipients => "recipients",
+        }
+    }
+}
+
 /// Quotas of single keys, which stand before the limit's own.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Overrides {

@@ -1,0 +1,192 @@
+//! Limits that several relays count together, and what becomes of them while the store is in trouble. No Postfix: the
+//! daemons are asked as smtpd asks.
+
+use crate::asker::{DUNNO, Question};
+use crate::aws::add_section;
+use crate::gatepost::{Daemon, Home};
+use crate::valkey::{FORGETFUL, Valkey};
+use crate::wait;
+use rustix::process::Signal;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How many relays the fleet has.
+const RELAYS: usize = 3;
+
+fn policy(rate: &str) -> String {
+    format!("[senders]\nmode = \"off\"\n[[limit]]\nname = \"all\"\nkey = \"all\"\nrate = \"{rate}\"\n")
+}
+
+/// A relay that counts in the store at `url`, with further lines of `[fleet]`.
+fn relay(url: &str, name: &str, rate: &str, more: &str) -> (Home, Daemon) {
+    let home = Home::alone("", &policy(rate));
+    add_section(&home, &format!("[limits]\nstore = \"{url}\"\n[fleet]\nname = \"{name}\"\n{more}"));
+    let daemon = home.start();
+    (home, daemon)
+}
+
+fn fleet(valkey: &Valkey, rate: &str) -> Vec<(Home, Daemon)> {
+    let relays: Vec<_> = (0..RELAYS).map(|n| relay(&valkey.url(), &format!("relay-{n}"), rate, "")).collect();
+    for (home, _) in &relays {
+        wait::until("all relays to be known", wait::LONG, || {
+            (home.metric("gatepost_limits_relays") == RELAYS as f64).then_some(())
+        });
+    }
+    relays
+}
+
+fn answered(home: &Home) -> f64 {
+    home.metric("gatepost_limits_shared_total{result=\"answered\",reason=\"none\"}")
+}
+
+fn fallbacks(home: &Home) -> f64 {
+    let of = |why| home.metric(&format!("gatepost_limits_shared_total{{result=\"fallback\",reason=\"{why}\"}}"));
+    ["away", "late", "failed", "too_many"].map(of).iter().sum()
+}
+
+/// DATA of new messages.
+struct Messages<'h> {
+    home: &'h Home,
+    n: AtomicU32,
+}
+
+impl<'h> Messages<'h> {
+    fn to(home: &'h Home) -> Self {
+        Self { home, n: AtomicU32::new(0) }
+    }
+
+    /// Whether one more passes.
+    fn passes(&self) -> bool {
+        let answer = self.home.ask(&Question::data(&format!("new.{}", self.n.fetch_add(1, Relaxed))));
+        assert!(answer == DUNNO || answer.starts_with("450 4.7.1 Limit all ("), "{answer}");
+        answer == DUNNO
+    }
+
+    /// How many of so many pass.
+    fn pass(&self, of: u32) -> u32 {
+        (0..of).map(|_| u32::from(self.passes())).sum()
+    }
+}
+
+/// Waits until the store answers questions about limits (again).
+fn counts_together(home: &Home) {
+    wait::until("the limits to be shared", wait::LONG, || {
+        (home.metric("gatepost_limits_store_away") == 0.0).then_some(())
+    });
+}
+
+fn is_away(home: &Home) {
+    wait::until("the store to be known to be away", wait::LONG, || {
+        (home.metric("gatepost_limits_store_away") == 1.0).then_some(())
+    });
+}
+
+#[test]
+fn three_relays_count_as_one() {
+    let valkey = Valkey::start(FORGETFUL);
+    let relays = fleet(&valkey, "1/h burst 10");
+    let messages: Vec<_> = relays.iter().map(|(home, _)| Messages::to(home)).collect();
+    for n in 0..10 {
+        assert!(messages[n % RELAYS].passes(), "{n}");
+    }
+    assert!(messages.iter().all(|messages| !messages.passes()));
+    for (home, _) in &relays {
+        assert_eq!(fallbacks(home), 0.0);
+        assert!(answered(home) >= 4.0);
+        let (status, health) = home.health();
+        assert_eq!((status, &health["limits_store"]), (200, &"ok".into()));
+    }
+    // At 80 %, whichever relay was asked.
+    let warned: usize = relays.iter().map(|(home, _)| home.log().matches("decision=near-limit").count()).sum();
+    assert_eq!(warned, 1);
+    // What was granted is not charged again.
+    let again = relays[0].0.ask(&Question::data("new.0"));
+    assert_eq!((again.as_str(), answered(&relays[0].0)), (DUNNO, 5.0));
+}
+
+#[test]
+fn under_load_three_relays_grant_what_the_limit_says_and_hardly_less() {
+    let valkey = Valkey::start(FORGETFUL);
+    let relays = fleet(&valkey, "100/s burst 50");
+    let (began, accepted) = (Instant::now(), AtomicU32::new(0));
+    let ask = &|at: usize| {
+        let mut asker = relays[at % RELAYS].0.asker();
+        for n in 0.. {
+            let answer = asker.ask(&Question::data(&format!("{at}.{n}")));
+            accepted.fetch_add(u32::from(answer == DUNNO), Relaxed);
+            if began.elapsed() > Duration::from_secs(3) {
+                break;
+            }
+        }
+    };
+    thread::scope(|scope| (0..4 * RELAYS).for_each(|at| drop(scope.spawn(move || ask(at)))));
+    let elapsed = began.elapsed();
+    let fell_back: f64 = relays.iter().map(|(home, _)| fallbacks(home)).sum();
+    let (accepted, most) = (f64::from(accepted.into_inner()), 50.0 + 100.0 * elapsed.as_secs_f64());
+    println!("{accepted} of at most {most:.1} in {elapsed:?}, {fell_back} without the store");
+    assert!(accepted <= most && accepted >= 0.99 * (most - 1.0), "{accepted} of {most}");
+    assert_eq!(fell_back, 0.0);
+}
+
+#[test]
+fn a_store_that_hangs_costs_the_first_few_questions_and_no_other() {
+    let valkey = Valkey::start(FORGETFUL);
+    let relays = fleet(&valkey, "1/h burst 30");
+    let ((home, daemon), messages) = (&relays[0], Messages::to(&relays[0].0));
+    assert_eq!(messages.pass(6), 6);
+    valkey.signal(Signal::STOP);
+    let times: Vec<_> = (0..50)
+        .map(|_| {
+            let began = Instant::now();
+            messages.passes();
+            began.elapsed()
+        })
+        .collect();
+    let slow = times.iter().filter(|time| **time >= Duration::from_millis(15)).count();
+    assert!(slow >= 1 && slow <= 5, "{times:?}");
+    assert!(times[10..].iter().max().unwrap() < &Duration::from_millis(5), "{times:?}");
+    // A third of 30, since nothing is known of what the others grant.
+    assert_eq!(home.log().matches("decision=reject").count(), 50 - 10);
+    is_away(home);
+    let (status, health) = home.health();
+    assert_eq!(status, 200);
+    assert!(health["limits_store"].as_str().unwrap().contains("in time"), "{health}");
+    valkey.signal(Signal::CONT);
+    counts_together(home);
+    let before = answered(home);
+    // Of 30 the store knows the first six, and those that it was told of and answered too late.
+    let passed = messages.pass(30);
+    assert!((20..=24).contains(&passed), "{passed}");
+    assert_eq!(answered(home), before + 30.0);
+    daemon.says(&["INFO", "is back", "counted_here="]);
+    assert_eq!(daemon.stderr().matches("is away; this relay counts by itself").count(), 1, "{}", daemon.stderr());
+}
+
+#[test]
+fn a_store_that_dies_comes_back_empty_and_is_used_again() {
+    let mut valkey = Valkey::start(FORGETFUL);
+    let (home, daemon) = relay(&valkey.url(), "one", "1/h burst 5", "");
+    let messages = Messages::to(&home);
+    assert_eq!(messages.pass(6), 5);
+    valkey.kill();
+    // Its own meters grant a burst again.
+    assert_eq!(messages.pass(6), 5);
+    is_away(&home);
+    valkey.run();
+    counts_together(&home);
+    assert_eq!(messages.pass(6), 5);
+    daemon.says(&["is back"]);
+}
+
+#[test]
+fn the_daemon_starts_without_its_store() {
+    let mut valkey = Valkey::start(FORGETFUL);
+    valkey.kill();
+    let (home, daemon) = relay(&valkey.url(), "one", "1/h burst 5", "");
+    assert_eq!(Messages::to(&home).pass(6), 5);
+    daemon.says(&["WARN", "is away; this relay counts by itself"]);
+    valkey.run();
+    counts_together(&home);
+    daemon.says(&["is back", "counted_here=6"]);
+}
