@@ -181,6 +181,9 @@ fn head(journey: &Journey) -> String {
     for id in &journey.correlation_ids {
         head.push_str(&format!("  correlation {id}"));
     }
+    for relay in &journey.sent_by {
+        head.push_str(&format!("  sent by {relay}"));
+    }
     head
 }
 

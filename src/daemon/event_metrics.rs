@@ -27,6 +27,12 @@ pub(super) fn encode(stats: &Stats, encoder: &mut DescriptorEncoder<'_>) -> fmt:
         ("lines", "Mail log lines put into the outbox", &stats.lines),
         ("lines_joined", "Lines that got queue id and correlation id from the mail log", &stats.joined),
         ("lines_written", "Mail log lines written out of the outbox", &stats.written),
+        ("elsewhere", "Bodies left in their queue because another relay was at work on them", &stats.elsewhere),
+        ("unasked", "Events applied though the fleet's store did not say whose they are", &stats.unasked),
+        ("unmarked", "Effects applied and not marked as done in the fleet's store", &stats.unmarked),
+        ("ids_found", "SES ids that the fleet told of", &stats.ids_found),
+        ("ids_published", "SES ids of this relay's mail that the fleet was told of", &stats.ids_published),
+        ("ids_dropped", "SES ids of this relay's mail that the fleet was not told of", &stats.ids_dropped),
         ("commits", "Transactions with events", &stats.commits),
         ("store_errors", "Transactions with events that failed", &stats.store_errors),
         ("api_calls", "Calls to the queue's API that were answered", &stats.api_calls),
@@ -68,6 +74,7 @@ fn gauges(stats: &Stats) -> Vec<(&'static str, &'static str, u64)> {
             "1 while a log of [logs] cannot be followed",
             u64::from(stats.mail_logs.words().is_some()),
         ),
+        ("fleet_away", "1 while events go on without the fleet's store", u64::from(stats.fleet_away.load(Relaxed))),
         ("held_entries", "Entries that are recorded and not enforced", stats.held.load(Relaxed)),
     ];
     if let Some(silence) = stats.silence(now) {

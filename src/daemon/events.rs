@@ -7,7 +7,7 @@ use super::mail_logs::MailLogs;
 use crate::delegation::House;
 use crate::events::intake::{Desk, IntakeThread};
 use crate::events::outbox::OpenLog;
-use crate::events::{Drain, Intake, Progress, Spool, Sqs, Stats};
+use crate::events::{Drain, Intake, Origins, Progress, Sharing, SharingThread, Spool, Sqs, Stats, sharing};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,6 +23,7 @@ pub struct EventSide {
     intake: Option<IntakeThread>,
     mail_logs: Option<MailLogs>,
     drain: Option<Drain>,
+    sharing: Option<SharingThread>,
 }
 
 #[derive(Debug)]
@@ -45,16 +46,18 @@ impl EventSide {
     }
 
     fn start_all(&mut self, config: &Config, house: &Arc<House>, stats: &Arc<Stats>) -> io::Result<()> {
+        let sharing = self.share(config, stats)?;
         let logs = config.logs.as_ref().filter(|logs| logs.journal || !logs.paths.is_empty());
         if let Some(logs) = logs.filter(|_| config.events.is_some()) {
-            self.mail_logs = Some(MailLogs::start(logs, stats)?);
+            self.mail_logs =
+                Some(MailLogs::start(logs, sharing.clone().map(|sharing| (sharing, &*config.state_dir)), stats)?);
         }
-        let ids = self.mail_logs.as_ref().map(MailLogs::lookup);
+        let origins = Origins { log: self.mail_logs.as_ref().map(MailLogs::lookup), sharing };
         let progress = Arc::<Progress>::default();
         let open = opener(config.event_log_output.clone());
-        self.drain = Some(Drain::start(config.store_path(), open, ids.clone(), progress.clone(), stats.clone())?);
+        self.drain = Some(Drain::start(config.store_path(), open, origins.clone(), progress.clone(), stats.clone())?);
         let Some(events) = &config.events else { return Ok(()) };
-        let (intake, thread) = Intake::start(Desk { ids, ..desk(config, events, house, stats, progress) })?;
+        let (intake, thread) = Intake::start(Desk { origins, ..desk(config, events, house, stats, progress) })?;
         self.intake = Some(thread);
         self.source = Some(match &events.source {
             EventSource::Sqs(urls) => {
@@ -67,6 +70,14 @@ impl EventSide {
             }
         });
         Ok(())
+    }
+
+    /// Where there is a fleet, events are shared with it.
+    fn share(&mut self, config: &Config, stats: &Arc<Stats>) -> io::Result<Option<Sharing>> {
+        let Some(place) = config.fleet.events().filter(|_| config.events.is_some()) else { return Ok(None) };
+        let (sharing, thread) = Sharing::start(place, sharing::DEADLINE, stats.clone())?;
+        self.sharing = Some(thread);
+        Ok(Some(sharing))
     }
 
     /// Ends it within half a second: nothing more is taken, what was taken and is not on disk goes back, and the
@@ -91,12 +102,16 @@ impl EventSide {
         if let Some(drain) = self.drain {
             drain.finish();
         }
+        if let Some(sharing) = &self.sharing {
+            sharing.stop();
+        }
         let ended = match self.source {
             Some(Source::Sqs(sqs)) => sqs.ended_by(latest),
             Some(Source::Spool(spool)) => spool.ended_by(latest),
             None => true,
         };
         let ended = self.mail_logs.is_none_or(|logs| logs.ended_by(latest)) && ended;
+        let ended = self.sharing.is_none_or(|sharing| sharing.ended_by(latest)) && ended;
         if !ended {
             tracing::warn!("The source of events, or what follows the mail logs, did not end in time.");
         }
@@ -110,7 +125,7 @@ fn desk(config: &Config, events: &Events, house: &Arc<House>, stats: &Arc<Stats>
         rules: Box::new(move || house.rules.load_full()),
         accounts: events.accounts.clone(),
         correlation_header: config.correlation_header().to_owned(),
-        ids: None,
+        origins: Origins::default(),
         stats: stats.clone(),
         progress,
     }

@@ -292,6 +292,7 @@ impl<'e, 'j> Reading<'e, 'j> {
             suppressed: None,
             queue_id: event.queue_id.as_deref().map(str::to_owned),
             correlation_id: event.correlation_id.as_deref().map(str::to_owned),
+            sent_by: None,
             text: None,
         }
     }

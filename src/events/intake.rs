@@ -4,10 +4,11 @@
 
 use super::news::News;
 use super::stats::unix_now;
-use super::{Progress, Settings, Stats, Verdict, digest};
+use super::{Gathered, Origins, Progress, Settings, Stats, Verdict, digest};
 use crate::delegation::answer::unix_time;
+use crate::fleet::claims::CLAIM;
 use crate::rules::Rules;
-use crate::store::{Applied, Batch, Effect, Quarantined, Store, StoreError, identity};
+use crate::store::{Applied, Batch, Quarantined, Store, StoreError, identity};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -58,9 +59,6 @@ pub struct Parcel {
     pub done: oneshot::Sender<Vec<Fate>>,
 }
 
-/// By SES's id: Postfix's queue id, and the correlation id where the message was stamped.
-pub type EventIds = Arc<dyn Fn(&str) -> Option<(String, Option<String>)> + Send + Sync>;
-
 /// What became of a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -68,6 +66,8 @@ pub enum Fate {
     Done,
     /// It cannot be read, and was not kept here.
     Unreadable(String),
+    /// Another relay is at work on it: it stays in its queue, and is looked at again when that has come to an end.
+    Elsewhere,
 }
 
 /// What the intake works with.
@@ -80,26 +80,12 @@ pub struct Desk {
     pub accounts: Vec<String>,
     /// The header that carries the correlation id where no tag does.
     pub correlation_header: String,
-    /// What tells the ids of the mail behind an event that does not tell them; `None`: nothing does.
-    pub ids: Option<EventIds>,
+    /// What tells of the mail behind an event, and whether it is ours to count.
+    pub origins: Origins,
     /// What is counted.
     pub stats: Arc<Stats>,
     /// How far the log has come: the next transaction takes those lines out of the outbox.
     pub progress: Arc<Progress>,
-}
-
-impl Desk {
-    /// Events of identities carry no tags, and so no ids of ours: the mail log knows them.
-    fn fill_in_ids(&self, effects: &mut [Effect]) {
-        let Some(ids) = &self.ids else { return };
-        for effect in effects.iter_mut().filter(|effect| effect.line.queue_id.is_none()) {
-            if let Some((queue_id, correlation_id)) = ids(&effect.line.ses_id) {
-                effect.line.queue_id = Some(queue_id);
-                effect.line.correlation_id = effect.line.correlation_id.take().or(correlation_id);
-                self.stats.joined.fetch_add(1, Relaxed);
-            }
-        }
-    }
 }
 
 impl std::fmt::Debug for Desk {
@@ -201,18 +187,17 @@ struct Worker {
 struct Work {
     rules: Arc<Rules>,
     now: i64,
-    effects: Vec<Effect>,
+    events: Gathered,
     quarantine: Vec<Quarantined>,
     answers: Vec<(oneshot::Sender<Vec<Fate>>, Vec<Fate>)>,
     bytes: usize,
-    events: u64,
-    /// When events happened that say so, Unix milliseconds.
-    happened: Vec<i64>,
+    /// When the fleet was asked whose the events are, and whether it answered.
+    asked: Option<(Instant, bool)>,
 }
 
 impl Work {
     fn is_full(&self) -> bool {
-        self.answers.len() >= MAX_PARCELS || self.effects.len() >= MAX_EFFECTS || self.bytes >= MAX_BYTES
+        self.answers.len() >= MAX_PARCELS || self.events.effects.len() >= MAX_EFFECTS || self.bytes >= MAX_BYTES
     }
 }
 
@@ -226,13 +211,14 @@ impl Worker {
         while let Some(Message::Parcel(first)) = self.inbox.blocking_recv()
             && !self.stopping()
         {
-            let work = self.gather(first);
-            if !self.apply_at_last(&work) {
+            let mut work = self.gather(first);
+            if !self.apply_at_last(&mut work) {
                 break;
             }
-            if work.events > 0 {
+            self.share_done(&work);
+            if !work.events.is_empty() {
                 self.desk.stats.last_event.store(work.now, Relaxed);
-                self.desk.stats.took_effect(&work.happened, unix_time());
+                self.desk.stats.took_effect(&work.events.happened(), unix_time());
             }
             for (done, fates) in work.answers {
                 // A source that is gone needs no answer.
@@ -251,12 +237,11 @@ impl Worker {
         let mut work = Work {
             rules: (self.desk.rules)(),
             now: unix_now(),
-            effects: Vec::new(),
+            events: Gathered::default(),
             quarantine: Vec::new(),
             answers: Vec::new(),
             bytes: 0,
-            events: 0,
-            happened: Vec::new(),
+            asked: None,
         };
         self.digest_all(first, &mut work);
         while !work.is_full()
@@ -268,22 +253,20 @@ impl Worker {
     }
 
     fn digest_all(&mut self, parcel: Parcel, work: &mut Work) {
+        let rules = work.rules.clone();
         let settings = Settings {
-            rules: &work.rules.suppression,
+            rules: &rules.suppression,
             accounts: &self.desk.accounts,
             correlation_header: &self.desk.correlation_header,
             now: work.now,
         };
         let mut fates = Vec::with_capacity(parcel.bodies.len());
-        for body in parcel.bodies {
-            work.bytes += body.len();
+        for (nth, body) in parcel.bodies.into_iter().enumerate() {
             let mut digest = digest(&body, &settings);
             self.desk.stats.count(&digest);
             self.news.tell(&digest, &parcel.source);
-            self.desk.fill_in_ids(&mut digest.effects);
-            work.effects.append(&mut digest.effects);
-            work.happened.extend(digest.happened);
-            work.events += u64::from(matches!(digest.verdict, Verdict::Event { .. }));
+            work.bytes += body.len();
+            work.events.add((work.answers.len(), nth), &mut digest, &self.desk.origins, &self.desk.stats);
             let (fate, kept) = fate(digest.verdict, parcel.quarantine);
             work.quarantine.extend(kept.map(|why| Quarantined { body, why, source: parcel.source.to_string() }));
             fates.push(fate);
@@ -292,12 +275,13 @@ impl Worker {
     }
 
     /// Applies it, however long the store is in trouble. `false`: told to stop before it could.
-    fn apply_at_last(&mut self, work: &Work) -> bool {
-        if work.effects.is_empty() && work.quarantine.is_empty() {
-            return true;
-        }
+    fn apply_at_last(&mut self, work: &mut Work) -> bool {
         let mut pause = FIRST_PAUSE;
         loop {
+            self.share(work);
+            if work.events.effects.is_empty() && work.quarantine.is_empty() {
+                return true;
+            }
             match self.apply(work) {
                 Ok(Some(applied)) => {
                     self.note(applied);
@@ -321,6 +305,28 @@ impl Worker {
         }
     }
 
+    /// Leaves what is another relay's, if it was not asked just now: what was said holds for a while only.
+    fn share(&self, work: &mut Work) {
+        let Desk { origins, stats, .. } = &self.desk;
+        let is_fresh = work.asked.is_some_and(|(at, _)| at.elapsed() < CLAIM / 3);
+        let Some(sharing) = origins.sharing.as_ref().filter(|_| !is_fresh && !work.events.is_empty()) else { return };
+        let elsewhere = work.events.share(sharing, origins, stats);
+        work.asked = Some((Instant::now(), elsewhere.is_some()));
+        for (parcel, nth) in elsewhere.iter().flat_map(Gathered::places) {
+            if let Some(fate) = work.answers.get_mut(parcel).and_then(|(_, fates)| fates.get_mut(nth)) {
+                *fate = Fate::Elsewhere;
+            }
+        }
+    }
+
+    /// Tells the fleet what is on disk here.
+    fn share_done(&self, work: &Work) {
+        if let (Some(sharing), Some((_, answered))) = (&self.desk.origins.sharing, work.asked) {
+            self.desk.stats.unasked.fetch_add(if answered { 0 } else { work.events.len() as u64 }, Relaxed);
+            sharing.done(&work.events);
+        }
+    }
+
     /// `None`: the outbox is full.
     fn apply(&mut self, work: &Work) -> Result<Option<Applied>, StoreError> {
         let mut store = self.open()?;
@@ -330,12 +336,12 @@ impl Worker {
         }
         let written = self.desk.progress.written_in(store.file());
         let batch = Batch {
-            effects: &work.effects,
+            effects: &work.events.effects,
             quarantine: &work.quarantine,
             now: work.now,
             brake: work.rules.suppression.brake,
             written,
-            late_until: self.desk.ids.as_ref().map(|_| work.now + LATE_SECONDS),
+            late_until: self.desk.origins.are_told().then_some(work.now + LATE_SECONDS),
         };
         let applied = store.apply(&batch)?;
         self.desk.progress.applied(store.file(), written);

@@ -2,10 +2,13 @@
 //! the database once they are written. Usually the intake's next transaction takes them out; the thread does it by
 //! itself where none comes. A crash in between repeats lines, [`MAX_AHEAD`] at most, and loses none.
 
+use super::Stats;
+use super::origins::Origins;
 use super::stats::unix_now;
-use super::{EventIds, Stats};
+use crate::fleet::sent::Sent;
 use crate::lines::{EventLine, Line};
 use crate::store::{FileId, Late, Reader, Store, StoreError, Waiting, identity};
+use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -152,7 +155,7 @@ impl Drain {
     pub fn start(
         store: PathBuf,
         open: OpenLog,
-        ids: Option<EventIds>,
+        origins: Origins,
         progress: Arc<Progress>,
         stats: Arc<Stats>,
     ) -> io::Result<Self> {
@@ -160,7 +163,7 @@ impl Drain {
         let mut worker = Worker {
             path: store,
             open,
-            ids,
+            origins,
             released: None,
             log: None,
             stats,
@@ -205,7 +208,7 @@ struct Worker {
     path: PathBuf,
     open: OpenLog,
     /// What tells the ids that lines wait for, and when it was asked.
-    ids: Option<EventIds>,
+    origins: Origins,
     released: Option<Instant>,
     log: Option<Box<dyn MailLog>>,
     stats: Arc<Stats>,
@@ -350,7 +353,9 @@ impl Worker {
         self.released = Some(Instant::now());
         let now = unix_now();
         let mut lines = reader.late(MAX_LATE)?;
-        lines.retain_mut(|line| line.until == 0 || self.complete(line) || line.until <= now);
+        let waiting: Vec<_> = lines.iter().filter(|line| line.until > 0).filter_map(ses_id).collect();
+        let known = self.origins.find(&waiting, &self.stats);
+        lines.retain_mut(|line| line.until == 0 || self.complete(line, &known) || line.until <= now);
         if lines.is_empty() {
             return Ok(());
         }
@@ -358,10 +363,10 @@ impl Worker {
     }
 
     /// Fills in the ids of a line, where they are known.
-    fn complete(&self, line: &mut Late) -> bool {
-        let (Some(ids), Some((ses_id, _))) = (&self.ids, line.text.split_once(':')) else { return false };
-        let Some((queue_id, correlation_id)) = ids(ses_id) else { return false };
-        line.text = EventLine::with_ids(&line.text, &queue_id, correlation_id.as_deref());
+    fn complete(&self, line: &mut Late, known: &HashMap<String, Sent>) -> bool {
+        let Some(sent) = ses_id(line).and_then(|ses_id| known.get(ses_id)) else { return false };
+        let (correlation_id, relay) = (sent.correlation_id.as_deref(), sent.relay.as_deref());
+        line.text = EventLine::with_ids(&line.text, &sent.queue_id, correlation_id, relay);
         self.stats.joined.fetch_add(1, Relaxed);
         true
     }
@@ -440,6 +445,10 @@ impl Worker {
             }
         }
     }
+}
+
+fn ses_id(line: &Late) -> Option<&str> {
+    line.text.split_once(':').map(|(id, _)| id)
 }
 
 #[cfg(test)]

@@ -38,6 +38,9 @@ const CLEAR_EVERY: Duration = Duration::from_secs(3600);
 const PARCEL_BODIES: usize = 200;
 const PARCEL_BYTES: usize = 4 << 20;
 
+/// How soon a file is read again of which another relay has a part in its hands.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
 /// Most lines in a `.why` file; the rest is a count.
 const MAX_WHYS: usize = 1_000;
 
@@ -63,6 +66,7 @@ impl Spool {
             source,
             stop: stop.clone(),
             finished: HashMap::new(),
+            elsewhere: HashMap::new(),
             told: HashMap::new(),
         };
         let thread = std::thread::Builder::new().name("spool".into()).spawn(move || worker.run())?;
@@ -90,6 +94,8 @@ struct Worker {
     stop: Arc<AtomicBool>,
     /// Files that were read and could not be moved, with what became of them.
     finished: HashMap<String, (Mark, Outcome)>,
+    /// When files were read of which another relay had a part in its hands.
+    elsewhere: HashMap<String, Instant>,
     /// What the daemon's log was told, by file.
     told: HashMap<String, String>,
 }
@@ -107,6 +113,7 @@ struct Outcome {
 /// Why a file was not read to its end.
 enum Halt {
     Io(io::Error),
+    Elsewhere,
     Stopping,
 }
 
@@ -159,10 +166,11 @@ impl Worker {
         let (names, odd) = names(&self.folder)?;
         self.told.retain(|name, _| names.contains(name) || odd.contains(name));
         self.finished.retain(|name, _| names.contains(name));
+        self.elsewhere.retain(|_, at| at.elapsed() < LOOK_AGAIN);
         for name in &odd {
             self.tell(name, "its name is not UTF-8: rename it");
         }
-        for name in names {
+        for name in names.into_iter().filter(|name| !self.elsewhere.contains_key(name)).collect::<Vec<_>>() {
             if self.stopping() {
                 return Ok(());
             }
@@ -171,6 +179,7 @@ impl Worker {
                     self.told.remove(&name);
                 }
                 Err(Halt::Stopping) => return Ok(()),
+                Err(Halt::Elsewhere) => drop(self.elsewhere.insert(name, Instant::now())),
                 // Somebody took it away: theirs.
                 Err(Halt::Io(e)) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(Halt::Io(e)) => self.tell(&name, &e.to_string()),
@@ -220,6 +229,7 @@ impl Worker {
             found: Vec::new(),
             bytes: 0,
             outcome: Outcome::default(),
+            elsewhere: false,
         };
         let is_empty = file.metadata()?.size() == 0;
         let read = bodies(file, |found: Found| reading.add(found));
@@ -229,6 +239,9 @@ impl Worker {
             Err(halt) => return Err(halt),
         };
         reading.hand_over()?;
+        if reading.elsewhere {
+            return Err(Halt::Elsewhere);
+        }
         let mut outcome = reading.outcome;
         if is_empty {
             outcome.add("the file is empty".to_owned());
@@ -269,6 +282,8 @@ struct Reading<'a> {
     found: Vec<Found>,
     bytes: usize,
     outcome: Outcome,
+    /// Whether another relay has a part of it in its hands.
+    elsewhere: bool,
 }
 
 impl Reading<'_> {
@@ -290,8 +305,10 @@ impl Reading<'_> {
         let parcel = Parcel { bodies, source: self.source.clone(), quarantine: false, done };
         self.worker.intake.submit_blocking(parcel).map_err(|_| Halt::Stopping)?;
         for (line, fate) in lines.into_iter().zip(fates.blocking_recv().map_err(|_| Halt::Stopping)?) {
-            if let Fate::Unreadable(why) = fate {
-                self.outcome.add(format!("line {line}: {why}"));
+            match fate {
+                Fate::Done => {}
+                Fate::Unreadable(why) => self.outcome.add(format!("line {line}: {why}")),
+                Fate::Elsewhere => self.elsewhere = true,
             }
         }
         // A long file is an answer too.

@@ -60,6 +60,20 @@ pub struct Stats {
     pub lines: AtomicU64,
     /// Lines that got their ids from the mail log.
     pub joined: AtomicU64,
+    /// Bodies left in their queue because another relay of the fleet was at work on them.
+    pub elsewhere: AtomicU64,
+    /// Events applied though the fleet's store did not say whose they are.
+    pub unasked: AtomicU64,
+    /// Effects applied and not marked as done in the fleet's store.
+    pub unmarked: AtomicU64,
+    /// SES ids that the fleet told of.
+    pub ids_found: AtomicU64,
+    /// SES ids of this relay's mail that the fleet was told of.
+    pub ids_published: AtomicU64,
+    /// The same that the fleet was not told of.
+    pub ids_dropped: AtomicU64,
+    /// Whether events go on without the fleet's store.
+    pub fleet_away: AtomicBool,
     /// Whether the brake is on.
     pub brake_on: AtomicBool,
     /// Transactions.

@@ -64,10 +64,14 @@ impl Scene {
         Store::open(&self.database()).expect("database")
     }
 
+    fn origins(&self) -> Origins {
+        Origins { log: self.ids.clone(), sharing: None }
+    }
+
     fn intake(&self) -> (Intake, IntakeThread) {
         let rules = Arc::new(rules());
         let desk = Desk {
-            ids: self.ids.clone(),
+            origins: self.origins(),
             store: self.database(),
             rules: Box::new(move || rules.clone()),
             accounts: vec!["123456789012".into()],
@@ -81,8 +85,7 @@ impl Scene {
     fn drain(&self, log: &Memory) -> Drain {
         let log = log.clone();
         let open = Box::new(move || Ok(Box::new(log.clone()) as Box<dyn MailLog>));
-        Drain::start(self.database(), open, self.ids.clone(), self.progress.clone(), self.stats.clone())
-            .expect("thread")
+        Drain::start(self.database(), open, self.origins(), self.progress.clone(), self.stats.clone()).expect("thread")
     }
 }
 

@@ -2,6 +2,7 @@
 //! stand in each relay's own database; limits are counted in it; events count once by it. Mail never waits for it
 //! longer than a limit's deadline, and nothing that a relay knows depends on what the store still has.
 
+pub mod claims;
 mod inspect;
 mod keeper;
 mod keys;
@@ -11,6 +12,7 @@ pub mod members;
 mod news;
 mod relay;
 pub mod script;
+pub mod sent;
 mod url;
 
 pub use inspect::{Inspection, Refusal, inspect};

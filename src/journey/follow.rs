@@ -4,11 +4,14 @@
 //! Nothing is kept over a restart: what was written last is read again, as much of it as holds the ids that are kept,
 //! and cannot be out of step with the logs.
 
+use super::fresh::{Fresh, News};
 use super::journal::{self, JournalTail};
 use super::source::Unread;
 use super::{glob, tail::Tail};
 use crate::events::files::is_gzip;
 use crate::lines::read::{Entry, LogLine};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use memchr::memmem::Finder;
 use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File};
@@ -18,7 +21,7 @@ use std::time::SystemTime;
 
 /// How many ids are known at a time, the newest: 20 MB, and some hours of mail at the most that SES takes from most. Those
 /// of most events come within seconds.
-const MAX_IDS: usize = 100_000;
+pub(super) const MAX_IDS: usize = 100_000;
 
 /// How much of the logs is read at first, the newest: [`MAX_IDS`] messages have not half as many bytes of lines. A log of
 /// any size thus takes a second or two at the start.
@@ -57,29 +60,42 @@ struct Tables {
     stamped: Newest,
     /// The id before, by queue id, of requeued mail.
     before: Newest,
+    /// What the log told of since it was last asked for; `None`: nobody asks.
+    fresh: Option<Fresh>,
 }
 
 impl Ids {
     /// What is known of an SES id.
     #[must_use]
     pub fn lookup(&self, ses_id: &str) -> Option<Known> {
-        let tables = self.tables();
-        let queue_id = tables.sent.get(ses_id.as_bytes())?;
-        let stamped = tables.stamped.get(queue_id);
-        let stamped = stamped.or_else(|| tables.stamped.get(tables.before.get(queue_id)?));
-        Some(Known { queue_id: text(queue_id), correlation_id: stamped.map(text) })
+        self.tables().lookup(ses_id.as_bytes())
+    }
+
+    /// From now on keeps what the log tells of mails since then for [`Ids::news`].
+    pub fn keep_news(&self, since: Timestamp) {
+        self.tables().fresh = Some(Fresh::since(since));
+    }
+
+    /// What is new in the log and was not taken yet, about `most` mails at a time.
+    #[must_use]
+    pub fn news(&self, most: usize) -> News {
+        let mut tables = self.tables();
+        let Some(mut fresh) = tables.fresh.take() else { return News::default() };
+        let news = fresh.take(most, |ses_id| tables.lookup(ses_id));
+        tables.fresh = Some(fresh);
+        news
     }
 
     /// Notes what a line of the log tells.
     pub fn note(&self, line: &[u8]) {
-        let Some(entry) = LogLine::parse(line).and_then(|line| line.entry()) else { return };
+        let Some((line, entry)) = LogLine::parse(line).and_then(|line| Some((line, line.entry()?))) else { return };
         match entry {
             Entry::Attempt(attempt) => {
                 if let Some(ses_id) = attempt.ses_id() {
-                    self.tables().sent.insert(ses_id, attempt.queue_id);
+                    self.tables().sent(ses_id, attempt.queue_id, &line);
                 }
             }
-            Entry::Stamped(stamped) => self.tables().stamped.insert(stamped.queue_id, stamped.correlation_id),
+            Entry::Stamped(stamped) => drop(self.tables().stamped.insert(stamped.queue_id, stamped.correlation_id)),
             Entry::Arrived(arrival) if !arrival.before.is_empty() => {
                 self.tables().before.insert(arrival.queue_id, arrival.before);
             }
@@ -92,7 +108,26 @@ impl Ids {
     }
 }
 
-fn text(id: &[u8]) -> String {
+impl Tables {
+    fn lookup(&self, ses_id: &[u8]) -> Option<Known> {
+        let queue_id = self.sent.get(ses_id)?;
+        let stamped = self.stamped.get(queue_id);
+        let stamped = stamped.or_else(|| self.stamped.get(self.before.get(queue_id)?));
+        Some(Known { queue_id: text(queue_id), correlation_id: stamped.map(text) })
+    }
+
+    fn sent(&mut self, ses_id: &[u8], queue_id: &[u8], line: &LogLine<'_>) {
+        // A mail has a line for each recipient.
+        if self.sent.insert(ses_id, queue_id)
+            && let Some(fresh) = &mut self.fresh
+            && let Some(at) = line.stamp.resolve(Timestamp::now(), &TimeZone::system())
+        {
+            fresh.add(at, ses_id);
+        }
+    }
+}
+
+pub(super) fn text(id: &[u8]) -> String {
     String::from_utf8_lossy(id).into_owned()
 }
 
@@ -108,9 +143,10 @@ impl Newest {
         self.values.get(key).map(|value| &**value)
     }
 
-    fn insert(&mut self, key: &[u8], value: &[u8]) {
+    /// `true`: the key was not known.
+    fn insert(&mut self, key: &[u8], value: &[u8]) -> bool {
         if self.values.insert(key.into(), value.into()).is_some() {
-            return;
+            return false;
         }
         self.order.push_back(key.into());
         if self.order.len() > MAX_IDS
@@ -118,6 +154,7 @@ impl Newest {
         {
             self.values.remove(&oldest);
         }
+        true
     }
 }
 

@@ -2,6 +2,7 @@
 //! what they say in their order. `gatepost trace` prints it.
 
 pub mod follow;
+mod fresh;
 pub mod glob;
 mod join;
 mod journal;

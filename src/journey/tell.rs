@@ -26,6 +26,9 @@ pub struct Journey {
     pub correlation_ids: Vec<String>,
     /// SES's ids: one per transaction.
     pub ses_ids: Vec<String>,
+    /// The relays that sent it, as events tell where several share them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sent_by: Vec<String>,
     /// What happened to all of it.
     pub stations: Vec<Station>,
     /// What happened for each recipient.
@@ -213,6 +216,7 @@ impl Teller {
     }
 
     fn event(&mut self, line: &Line<'_>, event: &Event<'_>) {
+        note(&mut self.journey.sent_by, event.sent_by);
         let mut words = text(event.text);
         if event.suppressed == b"yes" {
             words.push_str(if words.is_empty() { "suppressed" } else { " (suppressed)" });

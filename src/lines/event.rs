@@ -69,12 +69,14 @@ pub struct EventLine {
     pub queue_id: Option<String>,
     /// `correlation_id=`
     pub correlation_id: Option<String>,
+    /// `sent_by=`: the name of the relay that sent the message, where several share their events.
+    pub sent_by: Option<String>,
     /// The free text in brackets that ends the line, with its name (`response`, `reason`).
     pub text: Option<(&'static str, String)>,
 }
 
-/// Bounds of single fields, so that all words fit and the text still has a few hundred bytes: SES's ids have
-/// 60 bytes, an address at most 320 (RFC 5321 section 4.5.3.1), the value of a tag 256.
+/// Bounds of single fields, so that all words fit, and with fields of usual length a long text too: SES's ids have 60
+/// bytes, an address at most 320 (RFC 5321 section 4.5.3.1), the value of a tag 256, a relay's name 253.
 const MAX_ID_BYTES: usize = 128;
 const MAX_ADDRESS_BYTES: usize = 320;
 const MAX_DSN_BYTES: usize = 16;
@@ -112,7 +114,8 @@ impl EventLine {
         if let Some(suppressed) = self.suppressed {
             let _ = write!(line, ", suppressed={}", suppressed.as_str());
         }
-        for (name, value) in [("queue_id", &self.queue_id), ("correlation_id", &self.correlation_id)] {
+        let ids = [("queue_id", &self.queue_id), ("correlation_id", &self.correlation_id), ("sent_by", &self.sent_by)];
+        for (name, value) in ids {
             if let Some(value) = value.as_deref().filter(|value| !value.is_empty()) {
                 let _ = write!(line, ", {name}={}", word(value, MAX_TAG_BYTES));
             }
@@ -129,21 +132,25 @@ impl EventLine {
 const TEXTS: [&str; 4] = [", response=(", ", reason=(", ", agent=(", ", link=("];
 
 impl EventLine {
-    /// A line that names no queue id, with the ids that were learned since. One that it names itself stays.
+    /// A line that names no queue id and no relay, with what was learned since. A correlation id that it names itself
+    /// stays.
     #[must_use]
-    pub fn with_ids(line: &str, queue_id: &str, correlation_id: Option<&str>) -> String {
+    pub fn with_ids(line: &str, queue_id: &str, correlation_id: Option<&str>, sent_by: Option<&str>) -> String {
         // No address holds what stands behind it, and no word of the line a blank.
         let words = line.find(">, relay=amazonses.com").unwrap_or(0);
         let text = TEXTS.iter().filter_map(|text| line[words..].find(text)).min().map_or(line.len(), |at| words + at);
         let own = line[words..text].find(", correlation_id=").map(|at| words + at);
         let mut out = line[..own.unwrap_or(text)].to_owned();
         let learned = correlation_id.filter(|_| own.is_none());
-        for (name, value) in [("queue_id", Some(queue_id)), ("correlation_id", learned)] {
+        let add = |out: &mut String, name: &str, value: Option<&str>| {
             if let Some(value) = value {
                 let _ = write!(out, ", {name}={}", word(value, MAX_TAG_BYTES));
             }
-        }
+        };
+        add(&mut out, "queue_id", Some(queue_id));
+        add(&mut out, "correlation_id", learned);
         out.push_str(&line[own.unwrap_or(text)..text]);
+        add(&mut out, "sent_by", sent_by);
         if let Some((name, value)) = line[text..].strip_prefix(", ").and_then(|text| text.split_once("=(")) {
             push_text(&mut out, name, value.strip_suffix(')').unwrap_or(value));
         }
@@ -257,6 +264,7 @@ mod tests {
             suppressed: Some(Suppressed::Yes),
             queue_id: Some("4ZabcD1Yxz1".into()),
             correlation_id: Some("0198c2".into()),
+            sent_by: None,
             text: Some(("reason", "smtp; 550 5.1.1 user unknown (really)".into())),
         }
     }
@@ -303,6 +311,9 @@ mod tests {
             "0109019c11aa-000000: to=<user@example.com>, relay=amazonses.com, dsn=2.0.0, status=delivered, \
              delay=3558ms, queue_id=4ZabcD1Yxz1, correlation_id=0198c2, response=(250 ok dirdel)"
         );
+        let elsewhere = EventLine { sent_by: Some("relay-a.example.com".into()), ..delivered() };
+        let words = ", correlation_id=0198c2, sent_by=relay-a.example.com, response=(250 ok dirdel)";
+        assert!(elsewhere.to_line().text.ends_with(words));
     }
 
     #[test]
@@ -371,7 +382,7 @@ mod tests {
 
         #[test]
         fn whatever_the_fields_hold_it_is_one_line_that_greps_read(
-            [ses_id, to, dsn, detail, queue_id, correlation_id, text] in prop::array::uniform7(awkward()),
+            [ses_id, to, dsn, detail, queue_id, correlation_id, sent_by, text] in prop::array::uniform8(awkward()),
             repeat in prop_oneof![Just(1_usize), Just(400)],
             delay_ms: Option<u64>,
         ) {
@@ -387,17 +398,19 @@ mod tests {
                 suppressed: Some(Suppressed::Removed),
                 queue_id: Some(long(queue_id)),
                 correlation_id: Some(long(correlation_id)),
+                sent_by: Some(long(sent_by)),
                 text: Some(("agent", long(text.clone()))),
             };
-            let bare = EventLine { queue_id: None, correlation_id: None, ..fields.clone() }.to_line().text;
-            let (queue, correlation) = (fields.queue_id.clone(), fields.correlation_id.clone());
-            let late = EventLine::with_ids(&bare, &queue.unwrap_or_default(), correlation.as_deref());
+            let bare = EventLine { queue_id: None, correlation_id: None, sent_by: None, ..fields.clone() }.to_line().text;
+            let (queue, by) = (fields.queue_id.clone().unwrap_or_default(), fields.sent_by.as_deref());
+            let late = EventLine::with_ids(&bare, &queue, fields.correlation_id.as_deref(), by);
             let line = fields.to_line().text;
             prop_assert!(line.len() <= MAX_LINE_BYTES, "{} bytes", line.len());
             prop_assert!(late.len() <= MAX_LINE_BYTES, "{late}\n{line}");
             if repeat == 1 {
                 let empty = |id: &Option<String>| id.as_deref().is_none_or(|id| id.is_empty());
-                prop_assert!(late == line || empty(&fields.queue_id) || empty(&fields.correlation_id), "{late}\n{line}");
+                let any_empty = [&fields.queue_id, &fields.correlation_id, &fields.sent_by].into_iter().any(empty);
+                prop_assert!(late == line || any_empty, "{late}\n{line}");
             }
             prop_assert!(!line.chars().any(crate::mail::is_control), "{line:?}");
             let (id, rest) = line.split_once(": to=<").expect("an id");

@@ -38,7 +38,9 @@ impl SeenKey {
         Self(key)
     }
 
-    pub(super) fn as_bytes(&self) -> &[u8] {
+    /// Its bytes, [`SEEN_KEY_BYTES`] of them.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 }

@@ -38,6 +38,7 @@ pub fn bounce_to(entry: Entry) -> Effect {
         suppressed: None,
         queue_id: None,
         correlation_id: None,
+        sent_by: None,
         text: None,
     };
     let cause = Cause::Suppress { mail_time: entry.created, entry, echo: false };

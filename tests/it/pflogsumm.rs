@@ -26,7 +26,7 @@ mode = \"observe\"
 /// the correlation line of the milter.
 const EVENTS: &str = "\
 postfix/ses-events[456]: 0109019c11aa: to=<user@example.com>, relay=amazonses.com, dsn=2.0.0, status=delivered, delay=3558ms, queue_id=QID, correlation_id=0198c2, response=(250 ok dirdel)
-postfix/ses-events[456]: 0109019c11ab: to=<gone@example.com>, relay=amazonses.com, dsn=5.1.1, status=bounced, bounce_type=Permanent, bounce_subtype=General, suppressed=yes, queue_id=QID, correlation_id=0198c2, reason=(smtp; 550 5.1.1 user unknown)
+postfix/ses-events[456]: 0109019c11ab: to=<gone@example.com>, relay=amazonses.com, dsn=5.1.1, status=bounced, bounce_type=Permanent, bounce_subtype=General, suppressed=yes, queue_id=QID, correlation_id=0198c2, sent_by=relay-b.example.com, reason=(smtp; 550 5.1.1 user unknown)
 postfix/ses-events[456]: 0109019c11ac: to=<full@example.com>, relay=amazonses.com, dsn=4.2.2, status=delayed, queue_id=QID, reason=(smtp; 452 4.2.2 mailbox full: try again)
 postfix/ses-events[456]: 0109019c11ad: to=<angry@example.com>, relay=amazonses.com, status=complaint, feedback_type=abuse, queue_id=QID
 postfix/ses-events[456]: 0109019c11ae: to=<virus@example.com>, relay=amazonses.com, status=rejected, reason=(Bad content)

@@ -5,14 +5,15 @@ use super::log::Log;
 use crate::cli::output::{Console, Failure};
 use crate::cli::{exit, print_problems};
 use crate::daemon::Config;
-use crate::events::{Kind, Settings, Stats, Verdict, digest};
+use crate::events::{Gathered, Kind, Origins, Settings, Sharing, SharingThread, Stats, Verdict, digest};
 use crate::rules::{Rate, SuppressionRules, load};
-use crate::store::{Applied, Batch, Effect, Quarantined, Store, StoreError};
+use crate::store::{Applied, Batch, Quarantined, Store, StoreError};
 use serde_json::{Map, Value};
 use std::io::Write;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Effects a transaction: one commit to disk for many, and never so many that the daemon waits for long.
 const BATCH: usize = 500;
@@ -23,14 +24,23 @@ const KEPT: usize = 16;
 /// How often a busy database is tried, five seconds each: a daemon under load writes all the time.
 const TRIES: u32 = 6;
 
+/// How long a batch waits for the fleet's store: nobody waits for a command's answer.
+const DEADLINE: Duration = Duration::from_secs(2);
+
+/// How often, and how soon, what another relay has in its hands is looked at again: it needs a moment, or is dead.
+const LOOKS: u32 = 5;
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 pub(in crate::cli) struct Desk<'a> {
     config: &'a Config,
     rules: SuppressionRules,
     store: Store,
     log: Log<'a>,
-    effects: Vec<Effect>,
+    events: Gathered,
+    origins: Origins,
+    sharing: Option<SharingThread>,
     kept: Vec<Quarantined>,
-    stats: Stats,
+    stats: Arc<Stats>,
     started: (Instant, i64),
     /// Most new entries; the policy's, unless the operator wants none.
     pub(in crate::cli) brake: Option<Rate>,
@@ -47,15 +57,20 @@ impl<'a> Desk<'a> {
         })?;
         let store = console.open_store(&config.store_path())?;
         store.use_large_cache()?;
+        let stats = Arc::<Stats>::default();
+        let start = |place| Sharing::start(place, DEADLINE, stats.clone());
+        let (way, sharing) = config.fleet.events().map(start).transpose()?.unzip();
         Ok(Self {
             config,
             brake: rules.suppression.brake,
             rules: rules.suppression,
             store,
             log: Log::new(config, json),
-            effects: Vec::with_capacity(BATCH),
+            events: Gathered::default(),
+            origins: Origins { log: None, sharing: way },
+            sharing,
             kept: Vec::new(),
-            stats: Stats::default(),
+            stats,
             started: (Instant::now(), console.now),
             total: Applied::default(),
         })
@@ -77,7 +92,7 @@ impl<'a> Desk<'a> {
         if let Some(why) = why {
             self.kept.push(Quarantined { body: body.to_vec(), why, source: source.to_owned() });
         }
-        if self.effects.len() >= BATCH || self.kept.len() >= KEPT {
+        if self.events.effects.len() >= BATCH || self.kept.len() >= KEPT {
             self.apply(err)?;
         }
         Ok(verdict)
@@ -92,16 +107,36 @@ impl<'a> Desk<'a> {
             correlation_header: self.config.correlation_header(),
             now: self.now(),
         };
-        let digest = digest(body, &settings);
+        let mut digest = digest(body, &settings);
         self.stats.count(&digest);
-        self.effects.extend(digest.effects);
+        self.events.add((0, 0), &mut digest, &self.origins, &self.stats);
         digest.verdict
     }
 
-    /// Applies what was read, in one transaction.
+    /// Applies what was read, in one transaction, less what another relay of the fleet applies.
     pub(in crate::cli) fn apply(&mut self, err: &mut dyn Write) -> Result<(), Failure> {
+        let Some(sharing) = self.origins.sharing.clone() else { return self.apply_all(err) };
+        for _ in 0..LOOKS {
+            let before = self.stats.duplicates.load(Relaxed);
+            let elsewhere = self.events.share(&sharing, &self.origins, &self.stats).unwrap_or_else(|| {
+                self.stats.unasked.fetch_add(self.events.len() as u64, Relaxed);
+                Gathered::default()
+            });
+            self.total.duplicates += self.stats.duplicates.load(Relaxed) - before;
+            self.apply_all(err)?;
+            if elsewhere.is_empty() {
+                return Ok(());
+            }
+            self.events = elsewhere;
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        // An event that counts twice does less harm than one that is lost.
+        self.apply_all(err)
+    }
+
+    fn apply_all(&mut self, err: &mut dyn Write) -> Result<(), Failure> {
         let batch = Batch {
-            effects: &self.effects,
+            effects: &self.events.effects,
             quarantine: &self.kept,
             now: self.now(),
             brake: self.brake,
@@ -116,7 +151,8 @@ impl<'a> Desk<'a> {
             }
         };
         self.count(&applied);
-        self.effects.clear();
+        let events = std::mem::take(&mut self.events);
+        self.origins.sharing.iter().for_each(|sharing| sharing.done(&events));
         self.kept.clear();
         self.log.after(&mut self.store, applied.lines, err)
     }
@@ -124,6 +160,15 @@ impl<'a> Desk<'a> {
     /// Applies what is left, and writes the lines to the mail log where no daemon does.
     pub(in crate::cli) fn finish(&mut self, err: &mut dyn Write) -> Result<(), Failure> {
         self.apply(err)?;
+        if let Some(sharing) = self.sharing.take() {
+            sharing.stop();
+            let _ = sharing.ended_by(Instant::now() + DEADLINE);
+        }
+        let unasked = self.stats.unasked.load(Relaxed);
+        if unasked > 0 {
+            let text = "the fleet's store did not answer: what another relay reads too counts twice";
+            writeln!(err, "{text} (of {unasked} events)")?;
+        }
         self.log.finish(&mut self.store, err)
     }
 

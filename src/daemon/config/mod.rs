@@ -9,7 +9,8 @@ pub use parse::{Salvaged, parse, salvage};
 
 use super::event_log::Output;
 use super::listeners::Endpoint;
-use crate::fleet::StoreUrl;
+use crate::events::sharing::Place;
+use crate::fleet::{Keys, Relay, StoreUrl};
 use crate::mail::{Address, Rewriting};
 use crate::rules::load::{POLICY_TOML, read_file};
 use crate::rules::toml_walk::MAX_TOML_BYTES;
@@ -96,6 +97,16 @@ impl Fleet {
     /// The section `[fleet]`.
     fn who(&self) -> (&Option<String>, &str, &Option<PathBuf>) {
         (&self.name, &self.namespace, &self.ca_file)
+    }
+}
+
+impl Fleet {
+    /// Where this relay shares its events, if it does.
+    #[must_use]
+    pub fn events(&self) -> Option<Place> {
+        let keys = Keys::new(&self.namespace);
+        let place = |url| Place { url, ca_file: self.ca_file.clone(), keys, relay: Relay::new(self.name.as_deref()) };
+        self.suppression.clone().map(place)
     }
 }
 

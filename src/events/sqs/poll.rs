@@ -150,13 +150,18 @@ impl Poller {
 
     /// What is on disk is deleted; what cannot be read goes its way to the dead-letter queue.
     async fn settle(&self, held: Vec<Held>, fates: Vec<Fate>) {
-        let mut unreadable = Vec::new();
+        let (mut unreadable, mut elsewhere) = (Vec::new(), Vec::new());
         for (held, fate) in held.into_iter().zip(fates) {
             match fate {
                 // The other end is there as long as a poller is.
                 Fate::Done => drop(self.deletes.send(held.handle).await),
                 Fate::Unreadable(_) => unreadable.push(held),
+                Fate::Elsewhere => elsewhere.push(held),
             }
+        }
+        if !elsewhere.is_empty() {
+            let back: Vec<_> = elsewhere.iter().map(|held| (held, elsewhere_for(held.receives))).collect();
+            let _ = self.queue.keep_for(&back).await;
         }
         if unreadable.is_empty() {
             return;
@@ -187,6 +192,12 @@ fn back_after(receives: i64) -> Duration {
     Duration::from_secs(seconds.unsigned_abs()).min(VISIBILITY)
 }
 
+/// When a message may come again that another relay is at work on: soon at first, and so much later each time that a
+/// relay that died is not waited for until the message goes to the dead-letter queue.
+fn elsewhere_for(receives: i64) -> Duration {
+    Duration::from_secs(SECONDS_MORE.saturating_mul(receives.max(1)).unsigned_abs()).min(VISIBILITY)
+}
+
 /// 0 where the queue does not say.
 fn receives(message: &Message) -> i64 {
     let attributes = message.attributes.as_ref();
@@ -215,6 +226,14 @@ mod tests {
         assert!(!is_whole(&message("5d41402abc4b2a76b9719d911017c593")));
         assert!(!is_whole(&message("5d41")));
         assert!(is_whole(&Message::builder().body("hello").build()));
+    }
+
+    #[test]
+    fn a_dead_relay_is_not_waited_for_in_the_dead_letter_queue() {
+        // all visibilities between the first receive and the tenth, the last before the queue gives a message up
+        let waited: Duration = (1..10).map(elsewhere_for).sum();
+        assert!(waited >= 3 * crate::fleet::claims::CLAIM, "{waited:?}");
+        assert_eq!((elsewhere_for(1), elsewhere_for(i64::MAX)), (Duration::from_secs(5), VISIBILITY));
     }
 
     #[test]

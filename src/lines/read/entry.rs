@@ -139,6 +139,8 @@ pub struct Event<'a> {
     pub queue_id: &'a [u8],
     /// `correlation_id=`, or empty.
     pub correlation_id: &'a [u8],
+    /// `sent_by=`, or empty.
+    pub sent_by: &'a [u8],
     /// The closing text, or empty.
     pub text: &'a [u8],
 }
@@ -325,6 +327,7 @@ impl<'a> Event<'a> {
                 b"suppressed" => event.suppressed = value,
                 b"queue_id" => event.queue_id = value,
                 b"correlation_id" => event.correlation_id = value,
+                b"sent_by" => event.sent_by = value,
                 b"response" | b"reason" | b"agent" | b"link" => event.text = value,
                 _ => {}
             }

@@ -192,7 +192,7 @@ proptest! {
         to in "[a-z\"(]{1,8}@[a-z]{1,5}",
         delay_ms: Option<u64>,
         texts in any::<[String; 2]>(),
-        ids in any::<[bool; 2]>(),
+        ids in any::<[bool; 3]>(),
     ) {
         let fields = EventLine {
             ses_id: "0109019c11aa-000000".into(),
@@ -204,6 +204,7 @@ proptest! {
             suppressed: Some(Suppressed::Yes),
             queue_id: ids[0].then(|| "4ZabcD1Yxz1".into()),
             correlation_id: ids[1].then(|| "0198c2".into()),
+            sent_by: ids[2].then(|| "relay-a.example.com".into()),
             text: Some(("response", texts[1].clone())),
         };
         let line = fields.to_line();
@@ -215,6 +216,7 @@ proptest! {
         prop_assert_eq!(event.delay_ms, delay.as_bytes());
         prop_assert_eq!(event.queue_id, if ids[0] { &b"4ZabcD1Yxz1"[..] } else { b"" });
         prop_assert_eq!(event.correlation_id, if ids[1] { &b"0198c2"[..] } else { b"" });
+        prop_assert_eq!(event.sent_by, if ids[2] { &b"relay-a.example.com"[..] } else { b"" });
         let text = String::from_utf8_lossy(event.text).into_owned();
         let end = format!("({text})");
         prop_assert!(line.text.ends_with(&end) || text.is_empty(), "{}", line.text);

@@ -49,6 +49,7 @@ fn effect(message: &str, kind: &str, to: &str, cause: Cause) -> Effect {
         suppressed: None,
         queue_id: None,
         correlation_id: None,
+        sent_by: None,
         text: None,
     };
     Effect { seen: SeenKey::new(message, &[kind, to]), cause, line }
