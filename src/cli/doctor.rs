@@ -52,7 +52,7 @@ pub fn run(args: &DoctorArgs, config: Option<&Path>, json: bool, console: &mut C
     let file = config.unwrap_or(Path::new(DEFAULT_PATH)).to_owned();
     let site = Site::visit(file, read.config, read.rules, read.findings, args.postfix_dir.clone(), args.root.clone());
     let report = examine(&site);
-    let shown = report.verdicts.iter().filter(|(_, verdict)| args.verbose || *verdict != Verdict::Sound);
+    let shown = report.verdicts.iter().filter(|(_, verdict)| args.verbose || !verdict.is_sound());
     let shown: Vec<&(Check, Verdict)> = shown.collect();
     if json {
         shown.iter().try_for_each(|(check, verdict)| write_objects(check, verdict, console.out))?;
@@ -108,6 +108,7 @@ fn write_objects(check: &Check, verdict: &Verdict, out: &mut dyn Write) -> io::R
     };
     match verdict {
         Verdict::Sound => writeln!(out, "{}", object("ok", check.sound, None, None)),
+        Verdict::Seen(what) => writeln!(out, "{}", object("ok", what, None, None)),
         Verdict::Skipped(why) => writeln!(out, "{}", object("skipped", why, None, None)),
         Verdict::Faults(faults) => faults.iter().try_for_each(|fault| {
             let object = object(check.severity.as_str(), &fault.what, Some(check.why), Some(&fault.fix));
@@ -125,6 +126,7 @@ fn write_group(group: Group, shown: &[&(Check, Verdict)], paint: Paint, out: &mu
     for (check, verdict) in of_group {
         match verdict {
             Verdict::Sound => writeln!(out, "  {}       {}: {}", paint.green("ok"), check.id, check.sound)?,
+            Verdict::Seen(what) => writeln!(out, "  {}       {}: {what}", paint.green("ok"), check.id)?,
             Verdict::Skipped(why) => writeln!(out, "  skipped  {}: {why}", check.id)?,
             Verdict::Faults(faults) => faults.iter().try_for_each(|fault| write_fault(check, fault, paint, out))?,
         }
@@ -145,7 +147,7 @@ fn summary(report: &Report) -> String {
         faults.map(|(_, verdict)| if let Verdict::Faults(faults) = verdict { faults.len() } else { 0 }).sum::<usize>()
     };
     let counted = |n: usize, noun: &str| format!("{n} {noun}{}", if n == 1 { "" } else { "s" });
-    let sound = report.verdicts.iter().filter(|(_, verdict)| *verdict == Verdict::Sound).count();
+    let sound = report.verdicts.iter().filter(|(_, verdict)| verdict.is_sound()).count();
     let skipped = report.verdicts.iter().filter(|(_, verdict)| matches!(verdict, Verdict::Skipped(_))).count();
     let (errors, warnings, notes) = (count(Severity::Error), count(Severity::Warning), count(Severity::Note));
     format!(

@@ -161,6 +161,14 @@ catalogue! {
         "of two changes of an entry the later one counts, and a relay whose clock is ahead is always the later one";
     FLEET_NAMESPACE: Fleet Warning "fleet-namespace", "no other fleet is in the store",
         "a relay that was given another namespace shares nothing with this one";
+    FLEET_NAME: Fleet Error "fleet-name", "every relay has a name of its own",
+        "two relays of one name count as one: each takes twice its share of a limit while the store is away, and each believes to hold the other's events";
+    FLEET_MEMBERS: Fleet Warning "fleet-members", "every relay that was heard of lately is at work",
+        "its share of the mail comes to the others, and while the store is away each of them lets through more, or less, than its share";
+    FLEET_LAG: Fleet Warning "fleet-lag", "every relay has heard of all changes",
+        "it lets mail through to recipients that the others refuse";
+    FLEET_DAEMON: Fleet Error "fleet-daemon", "the running daemon is in the fleet",
+        "what this relay learns stays on it, or it counts limits for itself";
     FLEET_SHARES: Fleet Note "fleet-shares", "list and limits are both shared",
         "behind a load balancer a client's mail comes to every relay";
 

@@ -3,8 +3,10 @@
 use super::catalogue as c;
 use super::finding::{Check, Fault, Report, Verdict};
 use super::site::Site;
+use crate::fleet::members::Member;
 use crate::fleet::{Inspection, Keys, Refusal, StoreUrl, inspect};
 use redis::InfoDict;
+use std::time::Duration;
 
 /// Limits are counted by the store's clock, and changes of the list are ordered by those of the relays: seconds are no
 /// matter, minutes are.
@@ -13,7 +15,10 @@ const MOST_AHEAD: f64 = 5.0;
 /// From here on the store is called full, in percent: what a night may bring has to fit.
 const FULL: u64 = 90;
 
-const STORE: [Check; 7] = [
+/// How far behind the others a relay may be: they hear of a change within a second.
+const MOST_LAG: Duration = Duration::from_secs(10);
+
+const STORE: [Check; 10] = [
     c::FLEET_STORE,
     c::FLEET_WRITES,
     c::FLEET_EVICTION,
@@ -21,6 +26,9 @@ const STORE: [Check; 7] = [
     c::FLEET_PERSISTENCE,
     c::FLEET_CLOCK,
     c::FLEET_NAMESPACE,
+    c::FLEET_NAME,
+    c::FLEET_MEMBERS,
+    c::FLEET_LAG,
 ];
 
 /// Looks at all of it.
@@ -29,18 +37,14 @@ pub(super) fn check(site: &Site, report: &mut Report) {
     let stores = fleet.stores();
     if stores.is_empty() {
         let why = "neither [suppression] store nor [limits] store names the store of a fleet";
-        report.skip(&[&STORE[..], &[c::FLEET_SHARES]].concat(), why);
+        report.skip(&[&STORE[..], &[c::FLEET_DAEMON, c::FLEET_SHARES]].concat(), why);
         return;
     }
-    let ca = fleet.ca_file.as_ref().map(|file| std::fs::read(file).map_err(|e| format!("{}: {e}", file.display())));
+    let ca = fleet.ca().map_err(|(file, e)| Refusal { code: String::new(), words: format!("{}: {e}", file.display()) });
     let keys = Keys::new(&fleet.namespace);
     let mut found = Vec::new();
     for store in stores {
-        let inspection = match &ca {
-            Some(Err(words)) => Err(Refusal { code: String::new(), words: words.clone() }),
-            Some(Ok(ca)) => inspect(store, Some(ca), &keys),
-            None => inspect(store, None, &keys),
-        };
+        let inspection = ca.clone().and_then(|ca| inspect(store, ca.as_deref(), &keys));
         match inspection {
             Ok(inspection) => judge(store, &inspection, &keys, &mut found),
             Err(refusal) => away(store, &refusal, &mut found),
@@ -49,6 +53,7 @@ pub(super) fn check(site: &Site, report: &mut Report) {
     for check in STORE {
         report.add(check, Verdict::together(found.iter().filter(|(other, _)| *other == check).map(|(_, v)| v.clone())));
     }
+    report.add(c::FLEET_DAEMON, daemon(site));
     report.add(c::FLEET_SHARES, shares(site));
 }
 
@@ -81,6 +86,9 @@ fn judge(store: &StoreUrl, said: &Inspection, keys: &Keys, found: &mut Vec<(Chec
     add(c::FLEET_PERSISTENCE, persistence(store, said));
     add(c::FLEET_CLOCK, clock(store, said.ahead));
     add(c::FLEET_NAMESPACE, namespace(store, said, keys));
+    add(c::FLEET_NAME, names(&said.members));
+    add(c::FLEET_MEMBERS, members(&said.members));
+    add(c::FLEET_LAG, lags(&said.members));
 }
 
 /// What to do about a store that refuses to write.
@@ -141,6 +149,68 @@ fn namespace(store: &StoreUrl, said: &Inspection, keys: &Keys) -> Verdict {
     let what = format!("{store} also holds relays of another fleet: {others} (this one is {})", keys.prefix());
     let fix = format!("[fleet]\nnamespace = \"{others}\"");
     Verdict::fault_if(!others.is_empty(), what, fix)
+}
+
+fn names(members: &[(Member, Duration)]) -> Verdict {
+    let twice = members.iter().filter(|(member, _)| member.twice && member.is_present());
+    let fault = |(member, _): &(Member, Duration)| {
+        Fault::new(
+            format!("two relays are at work under the name {}", member.name),
+            "# another one for each relay; without the key, the host's\n[fleet]\nname = \"relay-1\"",
+        )
+    };
+    twice.map(fault).collect::<Vec<_>>().into()
+}
+
+/// One that ended as it should is silent as well, and forgotten after a day.
+fn members(members: &[(Member, Duration)]) -> Verdict {
+    let silent = members.iter().filter(|(member, _)| !member.is_present());
+    let fault = |(member, _): &(Member, Duration)| {
+        let what = format!("{} has been silent for {} s", member.name, member.silent.as_secs());
+        Fault::new(what, format!("systemctl status gatepost   # on {}", member.name))
+    };
+    let faults: Vec<Fault> = silent.map(fault).collect();
+    let seen = |(member, lag): &(Member, Duration)| {
+        let (silent, lag) = (member.silent.as_secs_f64(), lag.as_secs_f64());
+        format!("{} {silent:.1} s ago, {lag:.1} s behind, gatepost {}", member.name, member.version)
+    };
+    if faults.is_empty() && !members.is_empty() {
+        return Verdict::Seen(members.iter().map(seen).collect::<Vec<_>>().join("; "));
+    }
+    faults.into()
+}
+
+fn lags(members: &[(Member, Duration)]) -> Verdict {
+    let late = members.iter().filter(|(member, lag)| member.is_present() && *lag > MOST_LAG);
+    let fault = |(member, lag): &(Member, Duration)| {
+        let what = format!("{} has not heard of changes of the last {} s", member.name, lag.as_secs());
+        Fault::new(what, format!("journalctl -u gatepost   # on {}; a slow disk: iostat -x 1", member.name))
+    };
+    late.map(fault).collect::<Vec<_>>().into()
+}
+
+/// What the running daemon says of its own share.
+fn daemon(site: &Site) -> Verdict {
+    let Some(health) = &site.running.health else { return Verdict::skipped("the admin socket does not answer") };
+    let fleet = &site.config.fleet;
+    let parts = [
+        ("limits_store", "limits", fleet.limits.is_some()),
+        ("fleet_store", "suppression", fleet.suppression.is_some()),
+    ];
+    let fault = |(field, section, is_meant): (&str, &str, bool)| match health.get(field).and_then(|said| said.as_str())
+    {
+        _ if !is_meant => None,
+        Some("ok") => None,
+        Some(trouble) => Some(Fault::new(
+            format!("[{section}] store, as the daemon has it: {trouble}"),
+            "journalctl -u gatepost   # says since when",
+        )),
+        None => Some(Fault::new(
+            format!("the daemon was started before [{section}] named a store"),
+            "systemctl restart gatepost",
+        )),
+    };
+    parts.into_iter().filter_map(fault).collect::<Vec<_>>().into()
 }
 
 /// One of the two alone may be meant.

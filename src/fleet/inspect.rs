@@ -3,7 +3,9 @@
 
 use super::keys::Keys;
 use super::link::{Link, Patience, connect};
+use super::members::{Member, members};
 use super::url::StoreUrl;
+use redis::streams::StreamRangeReply;
 use redis::{InfoDict, RedisError, RedisResult, Value, cmd, from_redis_value_ref};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -26,6 +28,8 @@ pub struct Inspection {
     pub save: Option<String>,
     /// How far this machine's clock is ahead of the store's, in seconds.
     pub ahead: Option<f64>,
+    /// The relays of the fleet, each with how old the oldest change is that it has not heard of.
+    pub members: Vec<(Member, Duration)>,
     /// Other namespaces with relays in them, as far as was looked.
     pub other_namespaces: Vec<String>,
 }
@@ -63,6 +67,7 @@ async fn look(url: &StoreUrl, ca: Option<&[u8]>, keys: &Keys) -> RedisResult<Ins
         nodes: nodes(&info),
         save: save.ok().map(|(_, save)| save),
         ahead: ahead(&mut link).await,
+        members: with_lags(&mut link, keys).await?,
         other_namespaces: other_namespaces(&mut link, keys).await.unwrap_or_default(),
     })
 }
@@ -80,6 +85,26 @@ async fn ahead(link: &mut Link) -> Option<f64> {
     let theirs = Duration::from_secs(seconds) + Duration::from_micros(micros.into());
     let ours = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
     Some(ours.as_secs_f64() - theirs.as_secs_f64())
+}
+
+async fn with_lags(link: &mut Link, keys: &Keys) -> RedisResult<Vec<(Member, Duration)>> {
+    let members = members(link, keys).await?;
+    let mut next = redis::pipe();
+    for member in &members {
+        // One that follows nothing lags behind nothing.
+        let after = if member.position.is_empty() { "+".to_owned() } else { format!("({}", member.position) };
+        next.cmd("XRANGE").arg(keys.of("changes")).arg(after).arg("+").arg("COUNT").arg(1);
+    }
+    if members.is_empty() {
+        return Ok(Vec::new());
+    }
+    let next: Vec<StreamRangeReply> = next.query_async(link).await?;
+    let lag = |(member, next): (Member, StreamRangeReply)| {
+        let made = next.ids.first().and_then(|change| change.id.split('-').next()?.parse().ok());
+        let now = member.seen.saturating_add(u64::try_from(member.silent.as_millis()).unwrap_or(u64::MAX));
+        (member, Duration::from_millis(made.map_or(0, |made| now.saturating_sub(made))))
+    };
+    Ok(members.into_iter().zip(next).map(lag).collect())
 }
 
 /// Not in a cluster, where no node has all keys.
