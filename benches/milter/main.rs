@@ -11,6 +11,8 @@ mod stamper;
 #[path = "../common/mod.rs"]
 mod common;
 
+#[path = "../../tests/it/ports.rs"]
+mod ports;
 /// The scratch Postfix of the tests.
 #[allow(dead_code, clippy::unwrap_used, reason = "the tests use other parts of it")]
 #[path = "../../tests/it/postfix.rs"]

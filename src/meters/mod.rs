@@ -19,7 +19,7 @@ mod table;
 
 pub use collected::{Collected, Domains};
 pub use grants::{Granted, Grants};
-pub use saved::{RestoreError, replace, restore, save};
+pub use saved::{RestoreError, restore, save};
 pub use savefile::Unusable;
 pub use show::{Filter, Shown};
 

@@ -10,10 +10,9 @@ use super::savefile::{
 };
 use super::table::{LimitId, OwnedKey, State};
 use super::{Key, Meters, gauge_of, nanos};
-use crate::rules::Limit;
-use std::fs::{self, File, OpenOptions};
+use crate::rules::{Limit, replace};
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -41,25 +40,6 @@ pub enum RestoreError {
 pub fn save(meters: &Meters, path: &Path) -> io::Result<usize> {
     let _one_at_a_time = lock(&meters.saving);
     replace(path, |file| write(meters, file))
-}
-
-/// Replaces a file as a whole: what `write` writes is on disk before it takes the place of the file that was there.
-///
-/// # Errors
-/// What the file system says; the file that was there stays.
-pub fn replace<T>(path: &Path, write: impl FnOnce(&mut File) -> io::Result<T>) -> io::Result<T> {
-    let beside = path.with_extension("new");
-    let written = new_file(&beside).and_then(|mut file| {
-        let written = write(&mut file)?;
-        file.sync_all()?;
-        fs::rename(&beside, path).map(|()| written)
-    });
-    if written.is_err() {
-        let _ = fs::remove_file(&beside);
-    } else if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-        File::open(folder)?.sync_all()?;
-    }
-    written
 }
 
 /// Brings saved counters back; how many. Call [`Meters::adopt`] first: counters of limits that are
@@ -122,14 +102,6 @@ impl Meters {
     }
 }
 
-/// A new file for the daemon's own eyes, in place of one that a crash left.
-fn new_file(path: &Path) -> io::Result<File> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => OpenOptions::new().write(true).create_new(true).mode(0o600).open(path),
-    }
-}
-
 fn write(meters: &Meters, file: &mut File) -> io::Result<usize> {
     let (mut sum, mut keys) = (Checksum::default(), 0);
     let mut put = |part: &mut Vec<u8>| {
@@ -166,6 +138,7 @@ mod tests {
     use crate::rules::KeyKind;
     use crate::rules::rate::Per;
     use proptest::prelude::*;
+    use std::fs;
 
     fn used() -> (Meters, Vec<Arc<Limit>>) {
         let limits = vec![

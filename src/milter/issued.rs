@@ -2,7 +2,7 @@
 //! and an id that somebody made up is known as such. They are kept over a restart, in a file that is replaced as a
 //! whole; one that cannot be used costs the messages that are with a filter right then their ids.
 
-use crate::meters;
+use crate::rules;
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 use std::fs::File;
@@ -75,7 +75,7 @@ impl Issued {
     pub fn save(&self, path: &Path) -> io::Result<()> {
         let _one_at_a_time = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = self.lock().to_bytes();
-        meters::replace(path, |file| file.write_all(&bytes))
+        rules::replace(path, |file| file.write_all(&bytes))
     }
 
     /// Brings those back that were saved at `path`, in place of what is known. No file: none.

@@ -3,7 +3,7 @@
 
 use super::allowlist::MAX_FILE_BYTES as MAX_LIST_BYTES;
 use super::toml_walk::MAX_TOML_BYTES;
-use super::{Allowlist, ListRules, Mode, Problem, Rules, policy, problem};
+use super::{Allowlist, ListRules, Mode, Problem, Rules, policy, problem, replace};
 use crate::mail::Rewriting;
 use rustix::fs::{Mode as FileMode, OFlags};
 use std::fs::File;
@@ -143,24 +143,17 @@ pub fn load(dir: &Path) -> Result<(Rules, Vec<Problem>), Vec<Problem>> {
     files.parse_beside(dir, findings)
 }
 
-/// Keeps `files` as the last good copy. Written aside, synced and renamed: a crash half-way leaves
-/// the copy before.
+/// Keeps `files` as the last good copy.
 ///
 /// # Errors
-/// Where the state folder cannot be written.
+/// Where the state folder cannot be written; the copy that was there stays.
 pub fn save_last_good(state_dir: &Path, files: &Files) -> io::Result<()> {
     let dir = state_dir.join(LAST_GOOD_DIR);
     std::fs::create_dir_all(&dir)?;
-    let aside = dir.join(format!("{COPY}.new"));
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
-    let mut file = File::from(rustix::fs::open(&aside, flags, FileMode::RUSR | FileMode::WUSR)?);
-    file.write_all(copy_header(files).as_bytes())?;
-    for (_, bytes) in files.named() {
-        file.write_all(bytes.unwrap_or(b""))?;
-    }
-    file.sync_all()?;
-    std::fs::rename(&aside, dir.join(COPY))?;
-    File::open(&dir)?.sync_all()
+    replace(&dir.join(COPY), |file| {
+        file.write_all(copy_header(files).as_bytes())?;
+        files.named().iter().try_for_each(|(_, bytes)| file.write_all(bytes.unwrap_or(b"")))
+    })
 }
 
 /// Reads the last good copy; `None` where none was kept yet.
@@ -361,7 +354,7 @@ mod tests {
     fn a_half_written_copy_leaves_the_one_before() {
         let dir = tempfile::tempdir().expect("folder");
         save_last_good(dir.path(), &files()).expect("saved");
-        std::fs::write(dir.path().join(LAST_GOOD_DIR).join("policy.copy.new"), b"gatepost la").expect("write");
+        std::fs::write(dir.path().join(LAST_GOOD_DIR).join("policy.new"), b"gatepost la").expect("write");
         assert_eq!(read_last_good(dir.path()).expect("read"), Some(files()));
         save_last_good(dir.path(), &Files::default()).expect("saved over it");
         assert_eq!(read_last_good(dir.path()).expect("read"), Some(Files::default()));

@@ -1,12 +1,13 @@
 //! The meaning of the operators' folder `policy/`: its files are read and checked as one, into one
 //! immutable [`Rules`], or into every problem that stands in them. No clock; the only I/O is
-//! [`load()`], which reads the folder.
+//! [`load`](mod@load), which reads the folder and keeps its last good copy.
 
 pub mod allowlist;
 pub mod load;
 pub mod policy;
 pub mod problem;
 pub mod rate;
+mod replace;
 pub mod toml_walk;
 
 pub use allowlist::{Action, Allowlist, Binding, Entry, Found};
@@ -16,6 +17,7 @@ pub use policy::{
 };
 pub use problem::{Problem, Severity};
 pub use rate::{Quota, Rate};
+pub use replace::replace;
 
 use crate::mail::Rewriting;
 use std::path::Path;

@@ -6,7 +6,7 @@
 //! Postfix, [`faults`] daemons in trouble, [`aws`] what stands for Amazon's services, [`browser`] is Chromium, [`queue`] a
 //! daemon that follows a stand-in for SQS, [`valkey`] the store of a fleet.
 //! Nothing waits by sleeping:
-//! [`wait`] asks until a condition holds or a deadline passes. Whatever is started is ended by its pid.
+//! [`wait`] asks until a condition holds or a deadline passes. [`ports`] are for who must be told one. Whatever is started is ended by its pid.
 #![allow(clippy::unwrap_used, reason = "the harness is part of the tests")]
 
 mod asker;
@@ -14,6 +14,7 @@ mod aws;
 mod browser;
 mod faults;
 mod gatepost;
+mod ports;
 mod postfix;
 mod queue;
 mod sink;

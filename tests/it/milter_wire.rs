@@ -4,7 +4,6 @@ use crate::gatepost::{Daemon, Home, OPEN};
 use crate::wait;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
 
 /// What Postfix 3.7 offers.
 const ACTIONS: u32 = 0x1ff;
@@ -354,7 +353,7 @@ fn one_too_many_is_closed_at_once_and_the_others_are_served() {
         peer.negotiate(EVENTS);
     }
     let mut late = Peer::connect(&home);
-    late.0.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    late.0.set_read_timeout(Some(wait::LONG)).unwrap();
     assert_eq!(late.read(), None);
     assert_eq!(home.metric("gatepost_milter_sessions_turned_away_total") as u64, 1);
     drop(peers.pop());
@@ -366,9 +365,9 @@ fn one_too_many_is_closed_at_once_and_the_others_are_served() {
 fn too_few_descriptors_pass_by() {
     let (home, daemon) = gatepost("");
     drop(daemon);
-    let _daemon = home.start_by("prlimit", &["--nofile=64:64"]);
+    let daemon = home.start_by("prlimit", &["--nofile=64:64"]);
     let peers: Vec<Peer> = (0..80).map(|_| Peer::connect(&home)).collect();
-    std::thread::sleep(Duration::from_millis(100));
+    daemon.says(&["WARN", "Cannot accept a milter connection"]);
     drop(peers);
     Peer::connect(&home).negotiate(EVENTS);
     wait::true_within("the others to be gone", wait::LONG, || home.metric("gatepost_milter_sessions") as u64 <= 1);

@@ -1,16 +1,16 @@
 //! A scratch Postfix: the shipped `main.cf.relay-to-ses` with what makes it scratch set over it, its own
 //! queue and port, and a [`Sink`] as relayhost. Error limits, delays and all else are as shipped or stock.
 
+use crate::ports;
 use crate::sink::Sink;
 use crate::smtp::Session;
 use crate::wait;
 use std::fmt::Write as _;
 use std::fs::{self, Permissions};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU16, Ordering};
 use tempfile::TempDir;
 
 /// How a scratch Postfix differs from the shipped files.
@@ -42,7 +42,7 @@ impl Postfix {
         let dir = tempfile::Builder::new().prefix("gatepost-postfix-").tempdir().unwrap();
         // Postfix's daemons run as "postfix" and must get through.
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
-        let ports = (0..=options.listeners.len()).map(|_| free_port()).collect();
+        let ports = (0..=options.listeners.len()).map(|_| ports::free()).collect();
         let postfix = Self { dir, ports, sink: Sink::start() };
         postfix.write_main_cf(options);
         postfix.write_master_cf(options);
@@ -175,12 +175,7 @@ impl Drop for Postfix {
         if std::thread::panicking() {
             eprintln!("--- Postfix's log\n{}", self.log());
         }
-        let pid_file = self.queue().join("pid/master.pid");
-        let Ok(pid) = fs::read_to_string(pid_file) else { return };
-        let pid = pid.trim().to_owned();
-        // master(8) passes SIGTERM on to its whole process group.
-        let _ = Command::new("kill").args(["-TERM", &pid]).status();
-        wait::true_within("Postfix to end", wait::LONG, || !Path::new("/proc").join(&pid).exists());
+        end(&self.queue());
     }
 }
 
@@ -197,16 +192,17 @@ pub fn id_of(user: &str) -> (u32, u32) {
     (fields.next().unwrap(), fields.next().unwrap())
 }
 
-/// A port below those that the kernel gives out by itself, so that nobody takes it in between.
-fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = 20_000 + (std::process::id() % 500) as u16 * 20;
-    loop {
-        let port = start + NEXT.fetch_add(1, Ordering::Relaxed) % 2_000;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return port;
-        }
-    }
+/// Ends the Postfix that has this queue.
+pub fn end(queue: &Path) {
+    let Ok(pid) = fs::read_to_string(queue.join("pid/master.pid")) else { return };
+    let pid = pid.trim();
+    // master(8) passes SIGTERM on to its whole process group.
+    let _ = Command::new("kill").args(["-TERM", pid]).status();
+    // What has ended may wait long for init to notice.
+    let is_over = |stat: String| stat.rsplit(") ").next().is_some_and(|state| state.starts_with('Z'));
+    wait::true_within("Postfix to end", wait::LONG, || {
+        fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, is_over)
+    });
 }
 
 /// Stock services, those that a relay uses.

@@ -145,7 +145,7 @@ fn many_idle_connections_and_a_question_in_hand_end_within_a_second() {
     daemon.signal("CONT");
     let (status, took) = daemon.wait_for_end(wait::LONG);
     assert_eq!(status.code(), Some(0), "{}", daemon.stderr());
-    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(took < wait::promised(Duration::from_secs(1)), "{took:?}");
     assert_eq!(in_hand.answer().as_deref(), Some("554 5.7.1 Sender not allowed here"));
     assert!(in_hand.is_closed());
     assert!(idle.iter_mut().all(Asker::is_closed));
@@ -159,7 +159,8 @@ fn peers_that_are_stuck_do_not_hold_up_the_end() {
     let home = Home::alone(SENDERS, OPEN);
     let mut daemon = home.start();
     let mut deaf = std::os::unix::net::UnixStream::connect(&home.socket).unwrap();
-    deaf.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    // Longer than the daemon may be kept from running: then it is stuck, and not only slow.
+    deaf.set_write_timeout(Some(Duration::from_secs(3))).unwrap();
     let batch = good().bytes().repeat(1_000);
     while deaf.write_all(&batch).is_ok() {}
     let mut slow = std::os::unix::net::UnixStream::connect(home.path("admin.sock")).unwrap();
@@ -168,7 +169,7 @@ fn peers_that_are_stuck_do_not_hold_up_the_end() {
     daemon.signal("TERM");
     let (status, took) = daemon.wait_for_end(wait::LONG);
     assert_eq!(status.code(), Some(0), "{}", daemon.stderr());
-    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(took < wait::promised(Duration::from_secs(1)), "{took:?}");
     assert!(daemon.stderr().contains("Connections were still busy"), "{}", daemon.stderr());
 }
 

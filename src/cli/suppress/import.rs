@@ -39,7 +39,8 @@ pub(super) fn run(args: &ImportArgs, path: &Path, json: bool, console: &mut Cons
         stopped: false,
     };
     let progress = console.progress(source.len, true);
-    let done = import.read(&source, args.format, &defaults, console.err, &progress);
+    let done = import
+        .read(&Input { source: &source, format: args.format, defaults: &defaults, progress: &progress }, console.err);
     drop(progress);
     let Import { counts, refused, stopped, .. } = import;
     if stopped || done.is_err() {
@@ -72,17 +73,18 @@ struct Import<'a> {
     stopped: bool,
 }
 
+/// What is read, and how.
+struct Input<'a> {
+    source: &'a Source,
+    format: Option<Format>,
+    defaults: &'a Defaults,
+    progress: &'a Progress,
+}
+
 impl Import<'_> {
-    /// Puts all of `source` on the list, or what there is until a signal.
-    fn read(
-        &mut self,
-        source: &Source,
-        format: Option<Format>,
-        defaults: &Defaults,
-        err: &mut dyn Write,
-        progress: &Progress,
-    ) -> Result<(), Failure> {
-        let read = self.read_records(source, format, defaults, err, progress);
+    /// Puts all of the source on the list, or what there is until a signal.
+    fn read(&mut self, input: &Input<'_>, err: &mut dyn Write) -> Result<(), Failure> {
+        let read = self.read_records(input, err);
         self.stopped = read.is_err() && self.signals.told();
         if !self.stopped {
             read?;
@@ -90,23 +92,17 @@ impl Import<'_> {
         self.commit()
     }
 
-    fn read_records(
-        &mut self,
-        source: &Source,
-        format: Option<Format>,
-        defaults: &Defaults,
-        err: &mut dyn Write,
-        progress: &Progress,
-    ) -> Result<(), Failure> {
+    fn read_records(&mut self, input: &Input<'_>, err: &mut dyn Write) -> Result<(), Failure> {
+        let Input { source, format, defaults, progress } = input;
         let name = &source.name;
-        let mut input = BufReader::with_capacity(256 << 10, source.open(self.signals)?);
+        let mut reader = BufReader::with_capacity(256 << 10, source.open(self.signals)?);
         let wrong = |e| Failure::new(exit::NOINPUT, format!("{name}: cannot be read: {e}"));
         let format = match format {
-            Some(format) => format,
-            None => sources::detect(input.fill_buf().map_err(wrong)?),
+            Some(format) => *format,
+            None => sources::detect(reader.fill_buf().map_err(wrong)?),
         };
         let bytes = Cell::new(0);
-        sources::read(format, &mut input, &bytes, &mut |line, raw| {
+        sources::read(format, &mut reader, &bytes, &mut |line, raw| {
             if self.signals.told() {
                 return Err(Failure::new(exit::OK, "told to end"));
             }

@@ -1,14 +1,14 @@
 //! A scratch Postfix with one smtpd listener per table, and the policy service that tells which
 //! sender it asks about.
 
-use crate::postfix::SERVICES;
+use crate::postfix::{self, SERVICES};
+use crate::{ports, wait};
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 /// One listener: its table, and what of main.cf changes a lookup.
 pub struct Listener {
@@ -38,7 +38,7 @@ impl Postfix {
         let asked = Asked::default();
         let policy = TcpListener::bind("127.0.0.1:0").expect("a port for the policy service");
         let policy_port = policy.local_addr().expect("bound").port();
-        let ports = free_ports(listeners.len());
+        let ports: Vec<u16> = listeners.iter().map(|_| ports::free()).collect();
         let dir = tempfile::Builder::new().prefix("access5-").tempdir().expect("a folder");
         write_instance(dir.path(), listeners, &ports, policy_port);
         let shared = Arc::clone(&asked);
@@ -60,37 +60,24 @@ impl Postfix {
     }
 
     pub fn session(&self, listener: usize) -> Session {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        let stream = loop {
-            match TcpStream::connect(("127.0.0.1", self.ports[listener])) {
-                Ok(stream) => break stream,
-                Err(error) => assert!(Instant::now() < deadline, "no smtpd: {error}\n{}", self.log()),
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        };
-        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
+        let port = self.ports[listener];
+        let stream =
+            wait::until("smtpd to listen", wait::LONG, || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok());
+        stream.set_read_timeout(Some(wait::LONG)).expect("a timeout");
         stream.set_nodelay(true).expect("no delay");
         let mut session = Session { stream: BufReader::new(stream), asked: Arc::clone(&self.asked), listener };
         session.reply();
         session.command(b"EHLO test.example");
         session
     }
-
-    fn master_pid(&self) -> Option<rustix::process::Pid> {
-        let text = std::fs::read_to_string(self.dir.path().join("queue/pid/master.pid")).ok()?;
-        rustix::process::Pid::from_raw(text.trim().parse().ok()?)
-    }
 }
 
 impl Drop for Postfix {
     fn drop(&mut self) {
-        let Some(pid) = self.master_pid() else { return };
-        // master(8) ends its own process group with itself.
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while rustix::process::test_kill_process(pid).is_ok() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(10));
+        if std::thread::panicking() {
+            eprintln!("--- Postfix's log, ports {:?}\n{}", self.ports, self.log());
         }
+        postfix::end(&self.dir.path().join("queue"));
     }
 }
 
@@ -130,11 +117,6 @@ impl Session {
             }
         }
     }
-}
-
-fn free_ports(count: usize) -> Vec<u16> {
-    let held: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
-    held.iter().map(|socket| socket.local_addr().expect("bound").port()).collect()
 }
 
 fn write_instance(dir: &Path, listeners: &[Listener], ports: &[u16], policy_port: u16) {
