@@ -150,6 +150,8 @@ fn claims(config: &Config) -> BTreeSet<String> {
     let mut claims =
         BTreeSet::from([config.store_path().display().to_string(), config.state_dir.display().to_string()]);
     match config.events.as_ref().map(|events| &events.source) {
+        // A fleet has one list, whoever of it reads an event.
+        Some(EventSource::Sqs(_)) if config.fleet.suppression.is_some() => {}
         Some(EventSource::Sqs(urls)) => claims.extend(urls.iter().cloned()),
         Some(EventSource::Spool(folder)) => _ = claims.insert(folder.display().to_string()),
         None => {}
