@@ -57,8 +57,7 @@ pub fn run(command: &LimitsCommand, config: &Config, json: bool, signals: &Signa
         signals.hold();
     }
     match ask(socket, method, &path) {
-        Ok(Answer::Data(value)) if json => print(&format!("{value}\n")),
-        Ok(Answer::Data(value)) => print(&in_words(&value)),
+        Ok(Answer::Data(value)) => told(&value, json),
         Ok(Answer::NotFound(what)) => {
             say(&what);
             exit::USAGE
@@ -67,6 +66,19 @@ pub fn run(command: &LimitsCommand, config: &Config, json: bool, signals: &Signa
             let place = socket.to_string();
             say(&format_args!("{}: {error:#}; is the daemon running?", place.trim_start_matches("unix:")));
             exit::UNAVAILABLE
+        }
+    }
+}
+
+/// Prints what the daemon told. A reset that did not reach all it was for has failed.
+fn told(value: &Value, json: bool) -> u8 {
+    let data = value.get("counters").unwrap_or(value);
+    let code = print(&if json { format!("{data}\n") } else { in_words(data) });
+    match value.get("note").and_then(Value::as_str) {
+        None => code,
+        Some(note) => {
+            say(&note);
+            if value.get("reset").is_some() { exit::UNAVAILABLE } else { code }
         }
     }
 }

@@ -235,6 +235,11 @@ struct Which {
 }
 
 impl Which {
+    fn filter(&self) -> Filter<'_> {
+        let top = self.most.unwrap_or(Filter::default().top);
+        Filter { limit: self.limit.as_deref(), key: self.key.as_deref(), top }
+    }
+
     /// Refuses a limit that the policy does not have: a slip of the pen is no idle limit.
     fn check(&self, rules: &Rules) -> Result<(), (StatusCode, String)> {
         let names = || rules.limits.iter().map(|limit| limit.name.as_str());
@@ -248,19 +253,38 @@ impl Which {
     }
 }
 
-/// Both go through the whole table, and so to a thread that answers nobody.
+/// What is said beside counters of a fleet.
+const ONLY_SOME: &str = "the store has too many names to look at in the time; there may be more counters";
+const ONLY_HERE: &str = "the store of the fleet's limits is away; these are the counters of this relay alone";
+
+/// The counters of a fleet, and what is to be said beside them. (Those of a relay that counts for itself are a list.)
+#[derive(Serialize)]
+struct Shared {
+    counters: Vec<Row>,
+    note: Option<&'static str>,
+}
+
+/// Those of this relay go through the whole table, and so to a thread that answers nobody.
 async fn limits(
     State(Counter { office, .. }): State<Counter>,
     Query(which): Query<Which>,
 ) -> Result<Response, (StatusCode, String)> {
-    which.check(&office.house.rules.load())?;
+    let rules = office.house.rules.load_full();
+    which.check(&rules)?;
+    let shared = office.house.shared.clone();
+    if let Some((counters, all)) = match &shared {
+        Some(shared) => shared.show(&rules.limits, &which.filter()).await,
+        None => None,
+    } {
+        let note = (!all).then_some(ONLY_SOME);
+        return Ok(Json(Shared { counters: counters.into_iter().map(Row::from).collect(), note }).into_response());
+    }
     let rows = move || {
-        let filter = Filter {
-            limit: which.limit.as_deref(),
-            key: which.key.as_deref(),
-            top: which.most.unwrap_or(Filter::default().top),
-        };
-        Json(office.rows(&filter)).into_response()
+        let counters = office.rows(&which.filter());
+        match shared {
+            Some(_) => Json(Shared { counters, note: Some(ONLY_HERE) }).into_response(),
+            None => Json(counters).into_response(),
+        }
     };
     Ok(in_the_background(rows).await)
 }
@@ -300,17 +324,30 @@ impl From<Shown> for Row {
 #[derive(Serialize)]
 struct Reset {
     reset: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'static str>,
 }
 
+/// In a fleet, this relay's own counters go as well: they count while the store is away.
 async fn reset(
     State(Counter { office, .. }): State<Counter>,
     Query(which): Query<Which>,
 ) -> Result<Response, (StatusCode, String)> {
-    which.check(&office.house.rules.load())?;
+    let rules = office.house.rules.load_full();
+    which.check(&rules)?;
+    let in_store = match &office.house.shared {
+        Some(shared) => Some(shared.reset(&rules.limits, which.limit.as_deref(), which.key.as_deref()).await),
+        None => None,
+    };
     let work = move || {
-        let reset = office.house.meters.reset(which.limit.as_deref(), which.key.as_deref());
-        tracing::info!(limit = ?which.limit, key = ?which.key, reset, "Limiter counters were reset.");
-        Json(Reset { reset }).into_response()
+        let here = office.house.meters.reset(which.limit.as_deref(), which.key.as_deref());
+        let (reset, note) = match in_store {
+            None => (here, None),
+            Some(Some((reset, all))) => (reset, (!all).then_some(ONLY_SOME)),
+            Some(None) => (here, Some(ONLY_HERE)),
+        };
+        tracing::info!(limit = ?which.limit, key = ?which.key, reset, note, "Limiter counters were reset.");
+        Json(Reset { reset, note }).into_response()
     };
     Ok(in_the_background(work).await)
 }

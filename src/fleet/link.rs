@@ -1,15 +1,17 @@
 //! A connection to the store, however it is reached. It is shared: what is asked at once goes out together, and its
 //! clones are the same connection. One that broke stays broken; whoever uses it connects again.
 
+use super::Keys;
 use super::url::{Place, StoreUrl};
 use redis::ConnectionAddr;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
-use redis::sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType};
+use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
+use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, Pipeline, RedisFuture, RedisResult, TlsCertificates, TlsMode,
-    Value,
+    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, FromRedisValue, Pipeline, RedisFuture, RedisResult,
+    TlsCertificates, TlsMode, Value,
 };
 use std::time::Duration;
 
@@ -46,10 +48,7 @@ pub async fn connect(url: &StoreUrl, ca: Option<&[u8]>, patience: Patience) -> R
             client.get_multiplexed_async_connection_with_config(&config).await.map(Link::One)
         }
         Place::Sentinel { sentinels, master, server } => {
-            let node = SentinelNodeConnectionInfo::default().set_redis_connection_info(server.redis_settings().clone());
-            let node = if is_tls(server) { node.set_tls_mode(TlsMode::Secure) } else { node };
-            let kind = SentinelServerType::Master;
-            let mut client = SentinelClient::build(sentinels.clone(), master.clone(), Some(node), kind)?;
+            let mut client = sentinel_client(sentinels, master, server, ca)?;
             let connecting = client.get_async_connection_with_config(&config);
             // the driver's time is for each sentinel that it asks
             match tokio::time::timeout(patience.connect * 4, connecting).await {
@@ -70,11 +69,50 @@ pub async fn connect(url: &StoreUrl, ca: Option<&[u8]>, patience: Patience) -> R
     }
 }
 
+impl Link {
+    /// Asks what names no key (`SCAN`, `TIME`): in a cluster, of the server that holds the fleet's.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub async fn ask_holder<T: FromRedisValue>(&mut self, keys: &Keys, command: &Cmd) -> RedisResult<T> {
+        let Self::Cluster(cluster) = self else { return command.query_async(self).await };
+        let slot = redis::cmd("CLUSTER").arg("KEYSLOT").arg(keys.prefix()).query_async(cluster).await?;
+        let holder = SingleNodeRoutingInfo::SpecificNode(Route::new(slot, SlotAddr::Master));
+        let value = cluster.route_command(command.clone(), RoutingInfo::SingleNode(holder)).await?;
+        Ok(T::from_redis_value(value)?)
+    }
+}
+
 fn client(info: ConnectionInfo, ca: Option<&[u8]>) -> RedisResult<Client> {
     match certificates(ca).filter(|_| is_tls(&info)) {
         Some(certificates) => Client::build_with_tls(info, certificates),
         None => Client::open(info),
     }
+}
+
+fn sentinel_client(
+    sentinels: &[ConnectionInfo],
+    master: &str,
+    server: &ConnectionInfo,
+    ca: Option<&[u8]>,
+) -> RedisResult<SentinelClient> {
+    let addresses = sentinels.iter().map(|sentinel| sentinel.addr().clone());
+    let settings = server.redis_settings();
+    let mut builder = SentinelClientBuilder::new(addresses, master, SentinelServerType::Master)?
+        .set_client_to_redis_db(settings.db());
+    if let Some(user) = settings.username() {
+        builder = builder.set_client_to_redis_username(user);
+    }
+    if let Some(password) = settings.password() {
+        builder = builder.set_client_to_redis_password(password);
+    }
+    if is_tls(server) {
+        builder = builder.set_client_to_redis_tls_mode(TlsMode::Secure);
+        if let Some(certificates) = certificates(ca) {
+            builder = builder.set_client_to_redis_certificates(certificates);
+        }
+    }
+    builder.build()
 }
 
 fn is_tls(info: &ConnectionInfo) -> bool {

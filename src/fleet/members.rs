@@ -56,7 +56,7 @@ impl Member {
 /// # Errors
 /// What the driver says.
 pub async fn members(link: &mut Link, keys: &Keys) -> RedisResult<Vec<Member>> {
-    let now = now(link).await?;
+    let now = now(link, keys).await?;
     read(link, keys, now).await
 }
 
@@ -86,7 +86,7 @@ impl Heart {
     /// # Errors
     /// What the driver says.
     pub async fn beat(&mut self, link: &mut Link, keys: &Keys, position: &str) -> RedisResult<Vec<Member>> {
-        let now = now(link).await?;
+        let now = now(link, keys).await?;
         let reads = self.spare == 0;
         if reads {
             self.known = read(link, keys, now).await?;
@@ -144,8 +144,8 @@ impl Heart {
 }
 
 /// Unix milliseconds of the store.
-async fn now(link: &mut Link) -> RedisResult<u64> {
-    let (seconds, micros): (u64, u64) = cmd("TIME").query_async(link).await?;
+async fn now(link: &mut Link, keys: &Keys) -> RedisResult<u64> {
+    let (seconds, micros): (u64, u64) = link.ask_holder(keys, &cmd("TIME")).await?;
     Ok(seconds * 1_000 + micros / 1_000)
 }
 

@@ -4,6 +4,7 @@
 
 pub mod claims;
 mod inspect;
+mod counters;
 mod keeper;
 mod keys;
 mod limiter;

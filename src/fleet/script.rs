@@ -3,9 +3,11 @@
 
 use super::Keys;
 use crate::meters::{Charge, Key, Outcome, Refused, Why};
-use crate::rules::{Limit, Mode, Rate};
+use crate::rules::{KeyKind, Limit, Mode, Rate};
+use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// The script. It is the store's to run: all of a question at once, or nothing.
@@ -16,6 +18,14 @@ const MAX_TEXT: usize = 320;
 
 /// How many of the script's units of time a second has.
 pub(super) const TICKS: u64 = 16_000_000;
+
+/// Unix time at the beginning of the script's, in seconds.
+const EPOCH: u64 = 1_735_689_600;
+
+/// The script's time at a time of the store's.
+pub(super) fn time(seconds: u64, micros: u64) -> u64 {
+    seconds.saturating_sub(EPOCH).saturating_mul(TICKS) + micros * (TICKS / 1_000_000)
+}
 
 /// A rate, as the script counts by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +61,19 @@ pub fn arguments(keys: &Keys, charges: &[Charge<'_>]) -> (Vec<Vec<u8>>, Vec<u64>
         arguments.extend([period, burst, charge.n.into(), u64::from(charge.limit.mode == Mode::Enforce)]);
     }
     (charges.iter().map(name).collect(), arguments)
+}
+
+/// The key that a counter of `limit` is named after; `None` where no charge names one so.
+pub(super) fn key_of<'a>(limit: &Limit, named: &'a [u8]) -> Option<Key<'a>> {
+    match limit.key {
+        KeyKind::ClientAddress | KeyKind::ClientNetwork => {
+            let text = std::str::from_utf8(named).ok()?;
+            let net = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok()?;
+            Some(Key::Net(net.addr(), net.prefix_len()))
+        }
+        KeyKind::All => (named == b"all").then_some(Key::All),
+        _ => Some(Key::Text(named)),
+    }
 }
 
 fn write_key(key: &Key<'_>, out: &mut Vec<u8>) {

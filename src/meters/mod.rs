@@ -21,7 +21,7 @@ pub use collected::{Collected, Domains};
 pub use grants::{Granted, Grants};
 pub use saved::{RestoreError, restore, save};
 pub use savefile::Unusable;
-pub use show::{Filter, Shown};
+pub use show::{Filter, NamedKey, Shown};
 
 use crate::mail::Printable;
 use crate::rules::{Limit, Quota, Rate};
@@ -300,12 +300,13 @@ impl fmt::Debug for Meters {
     }
 }
 
-/// The rate that holds for a key; `None` where it is unlimited now.
-fn rate_of(limit: &Limit, key: &OwnedKey) -> Option<Rate> {
+/// The rate that holds for a key, `None` being one of which only the hash is known; `None` where it is unlimited now.
+#[must_use]
+pub fn rate_of(limit: &Limit, key: Option<Key<'_>>) -> Option<Rate> {
     let quota = match key {
-        OwnedKey::Net(ip, _) => limit.quota_of_client(*ip),
-        OwnedKey::Text(text) => limit.quota_of_text(text),
-        OwnedKey::All | OwnedKey::Long(..) => limit.rate,
+        Some(Key::Net(ip, _)) => limit.quota_of_client(ip),
+        Some(Key::Text(text)) => limit.quota_of_text(text),
+        Some(Key::All) | None => limit.rate,
     };
     match quota {
         Quota::Limited(rate) => Some(rate),
@@ -314,7 +315,7 @@ fn rate_of(limit: &Limit, key: &OwnedKey) -> Option<Rate> {
 }
 
 fn gauge_of(limit: &Limit, key: &OwnedKey) -> Option<gcra::Gauge> {
-    rate_of(limit, key).map(gcra::Gauge::new)
+    rate_of(limit, key.as_key()).map(gcra::Gauge::new)
 }
 
 /// Unix time in nanoseconds, at most the year 2116, which leaves room for any TAT.

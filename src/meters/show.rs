@@ -3,7 +3,7 @@
 use super::gcra::Gauge;
 use super::lock::lock;
 use super::table::{Entry, LimitId, OwnedKey};
-use super::{Meters, nanos, rate_of};
+use super::{Key, Meters, nanos, rate_of};
 use crate::rules::{Limit, Rate};
 use ipnet::IpNet;
 use std::cmp::Reverse;
@@ -79,35 +79,55 @@ impl Meters {
     }
 }
 
+/// A key as operators name it: a text or `all`, an address (also finds the network it counts in), or a network (finds
+/// all keys in it).
+#[derive(Clone, Copy, Debug)]
+pub struct NamedKey<'a> {
+    text: &'a str,
+    net: Option<IpNet>,
+}
+
+impl<'a> NamedKey<'a> {
+    /// Reads a key.
+    #[must_use]
+    pub fn new(text: &'a str) -> Self {
+        let net = text.parse().ok().or_else(|| text.parse::<std::net::IpAddr>().map(IpNet::from).ok());
+        Self { text, net }
+    }
+
+    /// Whether it names `key`.
+    #[must_use]
+    pub fn matches(&self, key: &Key<'_>) -> bool {
+        match (key, self.net) {
+            (Key::Net(ip, prefix), Some(net)) => {
+                IpNet::new(*ip, *prefix).is_ok_and(|own| own.contains(&net) || net.contains(&own))
+            }
+            (Key::Text(own), _) => own.eq_ignore_ascii_case(self.text.as_bytes()),
+            (Key::Net(..), None) => false,
+            (Key::All, _) => self.text == Key::All.to_string(),
+        }
+    }
+}
+
 /// A filter, read.
 struct Wanted<'a> {
     limits: Option<HashSet<LimitId>>,
-    text: Option<&'a str>,
-    net: Option<IpNet>,
+    key: Option<NamedKey<'a>>,
 }
 
 impl<'a> Wanted<'a> {
     fn new(meters: &Meters, limit: Option<&str>, key: Option<&'a str>) -> Self {
         let known = meters.limits.load();
         let named = |name: &str| known.iter().filter(|(_, limit)| limit.name == name).map(|(id, _)| id).collect();
-        let net =
-            key.and_then(|key| key.parse().ok().or_else(|| key.parse::<std::net::IpAddr>().map(IpNet::from).ok()));
-        Self { limits: limit.map(named), text: key, net }
+        Self { limits: limit.map(named), key: key.map(NamedKey::new) }
     }
 
     fn matches(&self, entry: &Entry) -> bool {
         if self.limits.as_ref().is_some_and(|limits| !limits.contains(&entry.limit)) {
             return false;
         }
-        let Some(text) = self.text else { return true };
-        match (&entry.key, self.net) {
-            (OwnedKey::Net(ip, prefix), Some(net)) => {
-                IpNet::new(*ip, *prefix).is_ok_and(|own| own.contains(&net) || net.contains(&own))
-            }
-            (OwnedKey::Text(own), _) => own.eq_ignore_ascii_case(text.as_bytes()),
-            (OwnedKey::Net(..), None) => false,
-            (own @ (OwnedKey::All | OwnedKey::Long(..)), _) => own.text() == text,
-        }
+        let Some(named) = self.key else { return true };
+        entry.key.as_key().map_or_else(|| entry.key.text() == named.text, |key| named.matches(&key))
     }
 }
 
@@ -122,7 +142,7 @@ struct Row {
 
 impl Row {
     fn new(limit: &Arc<Limit>, entry: &Entry, now: u64) -> Option<Self> {
-        let rate = rate_of(limit, &entry.key)?;
+        let rate = rate_of(limit, entry.key.as_key())?;
         let (gauge, tat) = (Gauge::new(rate), entry.state.tat());
         let use_ = u128::from(gauge.ahead(tat, now)) * 1_000_000 / u128::from(gauge.window());
         let use_ = u64::try_from(use_).unwrap_or(u64::MAX);

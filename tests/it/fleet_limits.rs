@@ -190,3 +190,49 @@ fn the_daemon_starts_without_its_store() {
     counts_together(&home);
     daemon.says(&["is back", "counted_here=6"]);
 }
+
+#[test]
+fn counters_are_shown_and_reset_for_all_or_said_to_be_this_relays() {
+    let valkey = Valkey::start(FORGETFUL);
+    let policy = "[senders]\nmode = \"off\"\n[[limit]]\nname = \"per-client\"\nkey = \"client_address\"\nrate = \"3/h\"\n\
+                  [limit.override]\n\"10.0.0.9\" = \"1000/h\"\n[[limit]]\nname = \"domains\"\nkey = \"sender_domain\"\n\
+                  rate = \"100/h\"\n";
+    let relays = fleet(&valkey, "1/h");
+    for (home, _) in &relays {
+        home.write_policy("policy.toml", policy);
+        wait::until("the policy", wait::LONG, || (home.metric("gatepost_reload_generation") == 2.0).then_some(()));
+    }
+    let [(one, _), (other, _), ..] = &relays[..] else { panic!("three") };
+    assert_eq!(one.run(&["limits", "show"]), "no counter is in use\n");
+    for (n, client) in ["10.0.0.1", "10.0.0.1", "10.0.0.9"].iter().enumerate() {
+        assert_eq!(one.ask(&Question::data(&n.to_string()).with("client_address", client)), DUNNO);
+    }
+    assert_eq!(
+        other.run(&["limits", "show"]),
+        "per-client 10.0.0.1: 2 of 3 used, 1 free, rate 3/h\n\
+         domains example.com: 3 of 100 used, 97 free, rate 100/h\n\
+         per-client 10.0.0.9: 1 of 1000 used, 999 free, rate 1000/h\n"
+    );
+    assert_eq!(other.run(&["limits", "show", "--most", "1"]).lines().count(), 1);
+    assert_eq!(other.run(&["limits", "show", "--key", "10.0.0.0/24", "--limit", "per-client"]).lines().count(), 2);
+    assert_eq!(other.run(&["limits", "show", "--key", "EXAMPLE.com"]).lines().count(), 1);
+    let rows: serde_json::Value = serde_json::from_str(&other.run(&["limits", "show", "--json"])).unwrap();
+    assert_eq!((rows.as_array().unwrap().len(), &rows[0]["used"]), (3, &2.into()));
+    assert_eq!(other.run(&["limits", "reset", "--key", "10.0.0.1"]), "1 counters were reset\n");
+    assert_eq!(one.run(&["limits", "show", "--limit", "per-client"]).lines().count(), 1);
+    assert_eq!(other.run(&["limits", "reset", "--all", "--json"]), "{\"reset\":2}\n");
+    assert_eq!(one.run(&["limits", "show"]), "no counter is in use\n");
+
+    valkey.signal(Signal::STOP);
+    for n in 10..13 {
+        one.ask(&Question::data(&n.to_string()));
+    }
+    is_away(one);
+    let shown = one.command(&["limits", "show"]).output().unwrap();
+    let (out, err) = (crate::gatepost::text(&shown.stdout), crate::gatepost::text(&shown.stderr));
+    assert!(shown.status.success() && out.contains("per-client 10.0.0.1: 3 of 3"), "{out}{err}");
+    assert!(err.contains("these are the counters of this relay alone"), "{err}");
+    let reset = one.command(&["limits", "reset", "--all"]).output().unwrap();
+    assert_eq!(reset.status.code(), Some(69), "{reset:?}");
+    valkey.signal(Signal::CONT);
+}
