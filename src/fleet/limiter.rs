@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::Notify;
 
 /// How long a question waits for the store: long beside a round trip, short beside a client's patience.
@@ -68,6 +68,8 @@ pub struct Limiter {
     answered: AtomicU64,
     fallbacks: [AtomicU64; Fallback::ALL.len()],
     trouble: Mutex<Option<String>>,
+    /// Since when the store answers or is away.
+    since: Mutex<SystemTime>,
 }
 
 /// Connections that have proved themselves.
@@ -143,6 +145,7 @@ impl Limiter {
             answered: AtomicU64::new(0),
             fallbacks: Default::default(),
             trouble: Mutex::default(),
+            since: Mutex::new(SystemTime::now()),
         }
     }
 
@@ -193,6 +196,7 @@ impl Limiter {
         let before = self.line.compare_and_swap(line, None);
         if before.as_ref().is_some_and(|before| Arc::ptr_eq(before, line)) {
             self.set_trouble(Some(failure.to_string()));
+            self.turn();
             self.opened.notify_one();
         }
     }
@@ -200,7 +204,18 @@ impl Limiter {
     /// Closes the breaker.
     pub(super) fn close(&self, line: Arc<Line>) {
         self.set_trouble(None);
+        self.turn();
         self.line.store(Some(line));
+    }
+
+    fn turn(&self) {
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner) = SystemTime::now();
+    }
+
+    /// Since when the store has been answering, or away.
+    #[must_use]
+    pub fn since(&self) -> SystemTime {
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn line(&self) -> Option<Arc<Line>> {

@@ -3,8 +3,8 @@
 //! longer than a limit's deadline, and nothing that a relay knows depends on what the store still has.
 
 pub mod claims;
-mod inspect;
 mod counters;
+mod inspect;
 mod keeper;
 mod keys;
 mod limiter;
@@ -12,6 +12,7 @@ mod link;
 pub mod members;
 mod news;
 mod relay;
+mod roster;
 pub mod script;
 pub mod sent;
 mod url;
@@ -22,4 +23,5 @@ pub use keys::Keys;
 pub use limiter::{DEADLINE, Fallback, Limiter, MAX_CHARGES};
 pub use link::{Link, Patience, connect};
 pub use relay::{MAX_NAME_BYTES, Relay};
+pub use roster::{Roster, Row};
 pub use url::{StoreUrl, UrlError};
