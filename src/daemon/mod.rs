@@ -9,6 +9,7 @@ pub mod decisions;
 pub mod event_log;
 mod event_metrics;
 pub mod events;
+pub mod fleet;
 mod guard;
 pub mod history;
 pub mod listeners;

@@ -5,6 +5,7 @@ use super::admin::{self, Office, StoreHealth};
 use super::config::Config;
 use super::event_log::Writer;
 use super::events::EventSide;
+use super::fleet::FleetSide;
 use super::history::{History, keep_history};
 use super::listeners::{self, Access, Endpoint, Inherited, ListenError, OwnFile};
 use super::metrics::{self, Sources};
@@ -87,6 +88,8 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Fat
     let (outlet, lines) = Outlet::new();
     let writer = Writer::start(&config.event_log_output, lines).map_err(Fatal::EventLog)?;
 
+    let fleet = FleetSide::start(&config).map_err(|e| Fatal::System("share with the fleet", e))?;
+    fleet.first_list(&config).await;
     let store_path = config.store_path();
     let index = Arc::new(Index::default());
     let confirmer = Arc::new(Confirmer::new(&store_path));
@@ -138,6 +141,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Fat
         Err(error) => {
             reloader.stop();
             follower.stop();
+            fleet.stop();
             return Err(error);
         }
     };
@@ -191,6 +195,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Fat
     let ended = tokio::task::spawn_blocking(move || {
         reloader.stop();
         follower.stop();
+        fleet.stop();
     });
     let _ = tokio::time::timeout(Duration::from_millis(200), ended).await;
     // It began with the drain of connections, and bounds itself.

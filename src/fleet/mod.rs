@@ -15,6 +15,7 @@ mod relay;
 mod roster;
 pub mod script;
 pub mod sent;
+pub mod sync;
 mod url;
 
 pub use inspect::{Inspection, Refusal, inspect};
@@ -24,4 +25,5 @@ pub use limiter::{DEADLINE, Fallback, Limiter, MAX_CHARGES};
 pub use link::{Link, Patience, connect};
 pub use relay::{MAX_NAME_BYTES, Relay};
 pub use roster::{Roster, Row};
+pub use sync::Sync;
 pub use url::{StoreUrl, UrlError};

@@ -36,6 +36,7 @@ mod events_corpus;
 mod events_crash;
 mod fleet_limits;
 mod fleet_script;
+mod fleet_sync;
 mod ingest;
 mod journal;
 mod limits;
