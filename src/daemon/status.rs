@@ -59,6 +59,8 @@ struct Status {
     refusals: Vec<Refusal>,
     limits: Limits,
     events: Events,
+    /// `null`: this relay is in no fleet.
+    fleet: Option<super::fleet_view::Shown>,
 }
 
 #[derive(Serialize)]
@@ -221,6 +223,7 @@ impl Office {
                     .collect(),
             },
             events: self.events_now(now),
+            fleet: self.fleet_now(addresses),
         }
     }
 
