@@ -95,7 +95,7 @@ impl Sharing {
             runtime.block_on(async {
                 tokio::select! {
                     () = until.cancelled() => {}
-                    () = line.knock_while_open() => {}
+                    () = line.keep() => {}
                 }
                 tasks.close();
                 // What was applied and is not marked by then may count twice, and is not lost.
@@ -151,10 +151,10 @@ impl Sharing {
         self.tasks.spawn_on(mark, &self.runtime);
     }
 
-    /// Whether more ids may be published now.
+    /// Whether more ids may be published now; while the store is away they wait.
     #[must_use]
     pub fn takes_ids(&self) -> bool {
-        self.line.publishing.load(Relaxed) < PUBLISHING
+        self.line.publishing.load(Relaxed) < PUBLISHING && !self.line.is_open()
     }
 
     /// Tells the fleet of mails of this relay, by SES's ids, without waiting. What the store does not take is dropped.
@@ -291,8 +291,11 @@ impl Line {
         }
     }
 
-    /// Has the store asked again once it answers.
-    async fn knock_while_open(&self) {
+    /// Connects, so that the first batch need not wait for that; and has the store asked again once it answers.
+    async fn keep(&self) {
+        if let Ok(link) = self.knock().await {
+            self.link.lock().await.get_or_insert(link);
+        }
         loop {
             self.opened.notified().await;
             while self.is_open() {

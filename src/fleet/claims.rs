@@ -12,9 +12,9 @@ use redis::{RedisResult, Script};
 use std::sync::LazyLock;
 use std::time::Duration;
 
-/// How long a claim holds: much longer than an event takes from its reading to the disk, short enough that what a dead
-/// relay held is taken up soon.
-pub const CLAIM: Duration = Duration::from_secs(60);
+/// How long a claim holds: much longer than an event takes from its reading to the disk, and a little less than SQS keeps
+/// a message for its reader (a minute), so that what a dead relay had comes to another when its claim has ended.
+pub const CLAIM: Duration = Duration::from_secs(55);
 
 /// How long it is known that an event is done: what SQS brings twice it brings within its visibility, and an operator's
 /// replay of a few days counts once.

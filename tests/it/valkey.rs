@@ -2,6 +2,7 @@
 
 use crate::wait;
 use rustix::process::{Pid, Signal, kill_process};
+use std::fs;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
@@ -11,6 +12,10 @@ pub const FORGETFUL: &[&str] = &["--save", "", "--appendonly", "no"];
 
 /// A store that has everything on disk before it answers.
 pub const LASTING: &[&str] = &["--save", "", "--appendonly", "yes", "--appendfsync", "always"];
+
+fn folder() -> TempDir {
+    tempfile::Builder::new().prefix("gatepost-valkey-").tempdir().unwrap()
+}
 
 /// A running redis-server; ended, by its pid, when dropped.
 pub struct Valkey {
@@ -23,7 +28,22 @@ pub struct Valkey {
 impl Valkey {
     /// Starts one with `options` as redis-server takes them, such as [`FORGETFUL`].
     pub fn start(options: &[&str]) -> Self {
-        let dir = tempfile::Builder::new().prefix("gatepost-valkey-").tempdir().unwrap();
+        Self::start_in(folder(), options)
+    }
+
+    /// Starts a sentinel that watches the server at `port`, by the name of "main".
+    pub fn sentinel_of(port: u16) -> Self {
+        let dir = folder();
+        let file = dir.path().join("sentinel.conf");
+        let watch = format!(
+            "sentinel monitor main 127.0.0.1 {port} 1\nsentinel down-after-milliseconds main 500\n\
+             sentinel failover-timeout main 3000\n"
+        );
+        fs::write(&file, watch).unwrap();
+        Self::start_in(dir, &[file.to_str().unwrap(), "--sentinel"])
+    }
+
+    fn start_in(dir: TempDir, options: &[&str]) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut valkey = Self { dir, port, options: options.iter().map(|&o| o.to_owned()).collect(), child: None };
         valkey.run();
@@ -33,8 +53,9 @@ impl Valkey {
     /// Runs it (again), and waits until it answers.
     pub fn run(&mut self) {
         let mut command = Command::new("redis-server");
-        command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--dir"]).arg(self.dir.path());
-        command.args(&self.options).stdin(Stdio::null()).stdout(Stdio::null());
+        // First of them may be the file of its settings.
+        command.args(&self.options).args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--dir"]);
+        command.arg(self.dir.path()).stdin(Stdio::null()).stdout(Stdio::null());
         self.child = Some(command.spawn().expect("redis-server of Debian's package of that name"));
         wait::until("redis-server", wait::LONG, || self.ask::<String>(&["PING"]).ok());
     }
