@@ -78,11 +78,8 @@ fn judge(store: &StoreUrl, said: &Inspection, keys: &Keys, found: &mut Vec<(Chec
         c::FLEET_WRITES,
         refused.map(|refusal| Fault::new(format!("{store}: {}", refusal.words), mend(refusal, keys))).into(),
     );
-    let node = |judge: fn(&StoreUrl, &InfoDict) -> Option<Fault>| -> Verdict {
-        said.nodes.iter().find_map(|node| judge(store, node)).into()
-    };
-    add(c::FLEET_EVICTION, node(evicts));
-    add(c::FLEET_MEMORY, node(is_full));
+    add(c::FLEET_EVICTION, evicts(store, &said.info).into());
+    add(c::FLEET_MEMORY, is_full(store, &said.info).into());
     add(c::FLEET_PERSISTENCE, persistence(store, said));
     add(c::FLEET_CLOCK, clock(store, said.ahead));
     add(c::FLEET_NAMESPACE, namespace(store, said, keys));
@@ -96,23 +93,23 @@ fn mend(refusal: &Refusal, keys: &Keys) -> String {
     match refusal.code.as_str() {
         "READONLY" => "# the store's primary endpoint, or its sentinels\n[suppression]\nstore = \"redis+sentinel://ONE:26379,TWO:26379/MASTER\"".into(),
         "OOM" => "CONFIG SET maxmemory 4gb   # in the store, and in its valkey.conf: maxmemory 4gb".into(),
-        "NOPERM" => format!("ACL SETUSER gatepost ~{}* +@all -@dangerous +info   # docs/fleet.md has the least that is needed", keys.prefix()),
+        "NOPERM" => format!("ACL SETUSER gatepost ~{}* …   # docs/fleet.md, \"Setting it up\", has the rights that are needed", keys.prefix()),
         "MISCONF" => "df -h   # on the store's machine: it cannot save, and takes no writes until it can".into(),
         _ => "INFO   # in the store: replication, memory, persistence".into(),
     }
 }
 
-fn evicts(store: &StoreUrl, node: &InfoDict) -> Option<Fault> {
-    let policy: String = node.get("maxmemory_policy")?;
-    let bound = node.get::<u64>("maxmemory")? > 0;
+fn evicts(store: &StoreUrl, info: &InfoDict) -> Option<Fault> {
+    let policy: String = info.get("maxmemory_policy")?;
+    let bound = info.get::<u64>("maxmemory")? > 0;
     let what =
         format!("{store}: maxmemory-policy is {policy}: a full store drops counters, claims of events, or the list");
     let fix = "CONFIG SET maxmemory-policy noeviction   # and in valkey.conf, or the parameter group: maxmemory-policy noeviction";
     (bound && policy != "noeviction").then(|| Fault::new(what, fix))
 }
 
-fn is_full(store: &StoreUrl, node: &InfoDict) -> Option<Fault> {
-    let (used, most): (u64, u64) = (node.get("used_memory")?, node.get("maxmemory")?);
+fn is_full(store: &StoreUrl, info: &InfoDict) -> Option<Fault> {
+    let (used, most): (u64, u64) = (info.get("used_memory")?, info.get("maxmemory")?);
     let share = (used * 100).checked_div(most)?;
     let what = format!("{store} uses {share} % of its maxmemory ({} of {} MiB)", used >> 20, most >> 20);
     let fix = format!("CONFIG SET maxmemory {}mb   # and in valkey.conf, or a larger node", (most >> 19).max(1));
@@ -121,7 +118,7 @@ fn is_full(store: &StoreUrl, node: &InfoDict) -> Option<Fault> {
 
 /// A replica that takes over has the data as well.
 fn persistence(store: &StoreUrl, said: &Inspection) -> Verdict {
-    let any = |field: &str| said.nodes.iter().any(|node| node.get::<u64>(field).is_some_and(|n| n > 0));
+    let any = |field: &str| said.info.get::<u64>(field).is_some_and(|n| n > 0);
     match &said.save {
         _ if any("aof_enabled") || any("connected_slaves") => Verdict::Sound,
         Some(save) if !save.is_empty() => Verdict::Sound,

@@ -6,7 +6,7 @@ use super::link::{Link, Patience, connect};
 use super::members::{Member, members};
 use super::url::StoreUrl;
 use redis::streams::StreamRangeReply;
-use redis::{InfoDict, RedisError, RedisResult, Value, cmd, from_redis_value_ref};
+use redis::{InfoDict, RedisError, RedisResult, Value, cmd};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// An operator waits: longer than the daemon's patience, and not for ever.
@@ -22,8 +22,8 @@ const SCANNED_AT_ONCE: usize = 1_000;
 pub struct Inspection {
     /// Whether it takes a write.
     pub write: Result<(), Refusal>,
-    /// What each node says of itself (INFO): one, or those of a cluster.
-    pub nodes: Vec<InfoDict>,
+    /// What it says of itself (INFO); of a cluster, the server that holds the fleet's keys.
+    pub info: InfoDict,
     /// When it saves its data (CONFIG GET save); `None` where it does not tell, as a managed one.
     pub save: Option<String>,
     /// How far this machine's clock is ahead of the store's, in seconds.
@@ -58,30 +58,22 @@ pub fn inspect(url: &StoreUrl, ca: Option<&[u8]>, keys: &Keys) -> Result<Inspect
 
 async fn look(url: &StoreUrl, ca: Option<&[u8]>, keys: &Keys) -> RedisResult<Inspection> {
     let mut link = connect(url, ca, PATIENCE).await?;
-    let info: Value = cmd("INFO").query_async(&mut link).await?;
+    let info = link.ask_holder(keys, &cmd("INFO")).await?;
     // It sets a key only where it is there, which it is not: everything that can stand in the way of a write does.
     let set = cmd("SET").arg(keys.of("doctor")).arg("").arg("XX").query_async::<Value>(&mut link).await;
-    let save = cmd("CONFIG").arg("GET").arg("save").query_async::<(String, String)>(&mut link).await;
+    let save = link.ask_holder::<(String, String)>(keys, cmd("CONFIG").arg("GET").arg("save")).await;
     Ok(Inspection {
         write: set.map(drop).map_err(|e| Refusal::of(&e)),
-        nodes: nodes(&info),
+        info,
         save: save.ok().map(|(_, save)| save),
-        ahead: ahead(&mut link).await,
+        ahead: ahead(&mut link, keys).await,
         members: with_lags(&mut link, keys).await?,
         other_namespaces: other_namespaces(&mut link, keys).await.unwrap_or_default(),
     })
 }
 
-/// A cluster answers with what each of its nodes said.
-fn nodes(info: &Value) -> Vec<InfoDict> {
-    match info {
-        Value::Map(nodes) => nodes.iter().filter_map(|(_, said)| from_redis_value_ref(said).ok()).collect(),
-        said => from_redis_value_ref(said).into_iter().collect(),
-    }
-}
-
-async fn ahead(link: &mut Link) -> Option<f64> {
-    let (seconds, micros): (u64, u32) = cmd("TIME").query_async(link).await.ok()?;
+async fn ahead(link: &mut Link, keys: &Keys) -> Option<f64> {
+    let (seconds, micros): (u64, u32) = link.ask_holder(keys, &cmd("TIME")).await.ok()?;
     let theirs = Duration::from_secs(seconds) + Duration::from_micros(micros.into());
     let ours = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
     Some(ours.as_secs_f64() - theirs.as_secs_f64())
@@ -107,16 +99,13 @@ async fn with_lags(link: &mut Link, keys: &Keys) -> RedisResult<Vec<(Member, Dur
     Ok(members.into_iter().zip(next).map(lag).collect())
 }
 
-/// Not in a cluster, where no node has all keys.
+/// In a cluster, those that happen to be on the same server.
 async fn other_namespaces(link: &mut Link, keys: &Keys) -> RedisResult<Vec<String>> {
     let (mut found, mut cursor) = (Vec::new(), 0_u64);
-    if matches!(link, Link::Cluster(_)) {
-        return Ok(found);
-    }
     for _ in 0..MAX_SCANNED / SCANNED_AT_ONCE {
         let mut scan = cmd("SCAN");
         scan.arg(cursor).arg("MATCH").arg("{*}:members").arg("COUNT").arg(SCANNED_AT_ONCE);
-        let (next, some): (u64, Vec<String>) = scan.query_async(link).await?;
+        let (next, some): (u64, Vec<String>) = link.ask_holder(keys, &scan).await?;
         let others = some.into_iter().filter(|key| *key != keys.of("members"));
         found.extend(others.filter_map(|key| Some(key.strip_prefix('{')?.strip_suffix("}:members")?.to_owned())));
         cursor = next;
