@@ -8,8 +8,7 @@ use super::keys::Keys;
 use super::link::Link;
 use super::relay::Relay;
 use crate::store::SeenKey;
-use redis::{RedisResult, Script};
-use std::sync::LazyLock;
+use redis::RedisResult;
 use std::time::Duration;
 
 /// How long a claim holds: much longer than an event takes from its reading to the disk, and a little less than SQS keeps
@@ -27,7 +26,9 @@ const KEYS_A_SCRIPT: usize = 200;
 /// What is kept of an event that is done; a number this small costs the store no memory of its own.
 const IS_DONE: &str = "1";
 
-static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("claim.lua")));
+/// Sent whole with each call, which is one in some milliseconds: so a store that does not know it yet costs no second and
+/// third round trip.
+const SCRIPT: &str = include_str!("claim.lua");
 
 /// Whose an effect of an event is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,19 +72,21 @@ async fn claim_some(
     relay: &Relay,
     bodies: &[Vec<SeenKey>],
 ) -> RedisResult<Vec<Vec<Share>>> {
-    let mut call = SCRIPT.prepare_invoke();
-    // the mark of what is done is no relay's name
-    call.arg(format!("by {}", relay.name)).arg(CLAIM.as_millis() as u64);
-    for body in bodies {
-        call.arg(body.len());
-        body.iter().for_each(|seen| {
-            call.key(name(keys, seen));
-        });
-    }
-    if bodies.iter().all(Vec::is_empty) {
+    let count: usize = bodies.iter().map(Vec::len).sum();
+    if count == 0 {
         return Ok(bodies.iter().map(|_| Vec::new()).collect());
     }
-    let mut answer = call.invoke_async::<Vec<i64>>(link).await?.into_iter().map(|word| match word {
+    let mut call = redis::cmd("EVAL");
+    call.arg(SCRIPT).arg(count);
+    bodies.iter().flatten().for_each(|seen| {
+        call.arg(name(keys, seen));
+    });
+    // the mark of what is done is no relay's name
+    call.arg(format!("by {}", relay.name)).arg(CLAIM.as_millis() as u64);
+    bodies.iter().for_each(|body| {
+        call.arg(body.len());
+    });
+    let mut answer = call.query_async::<Vec<i64>>(link).await?.into_iter().map(|word| match word {
         0 => Share::Ours,
         1 => Share::Done,
         _ => Share::Elsewhere,

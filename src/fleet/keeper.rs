@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How many connections carry the questions: a second one keeps a core of the store's busy while the first is read.
-const LINKS: usize = 2;
+pub const LINKS: usize = 2;
 
 /// For a connection and for what is asked beside the questions.
 const PATIENCE: Patience = Patience { connect: Duration::from_secs(1), answer: Duration::from_secs(1) };

@@ -19,6 +19,7 @@ pub mod sync;
 mod url;
 
 pub use inspect::{Inspection, Refusal, inspect};
+pub use keeper::{Keeper, LINKS, Setup};
 pub use keeper::{Keeper, Setup};
 pub use keys::Keys;
 pub use limiter::{DEADLINE, Fallback, Limiter, MAX_CHARGES};
