@@ -20,7 +20,6 @@ mod url;
 
 pub use inspect::{Inspection, Refusal, inspect};
 pub use keeper::{Keeper, LINKS, Setup};
-pub use keeper::{Keeper, Setup};
 pub use keys::Keys;
 pub use limiter::{DEADLINE, Fallback, Limiter, MAX_CHARGES};
 pub use link::{Link, Patience, connect};

@@ -130,6 +130,7 @@ fn a_fleet_is_shown_with_how_old_it_is() {
         Some(fleet()).filter(|fleet| fleet["limits"]["shared"] == json!(false))
     });
     assert!(away["limits"]["trouble"].is_string(), "{away}");
+    assert_eq!(status(&home)["status"], "degraded");
     // As it was read last.
     assert_eq!(away["members"]["rows"].as_array().unwrap().len(), 2);
     assert_eq!(home.health().0, 200);
@@ -137,9 +138,15 @@ fn a_fleet_is_shown_with_how_old_it_is() {
     let (browser, base) = (Browser::start(), forward(&home));
     browser.open(&base);
     browser.wait_until("the relays", "document.querySelectorAll('#fleet tbody tr').length === 2");
-    let text = browser.run("return document.querySelector('#fleet').innerText").as_str().unwrap().to_owned();
-    for words in ["relay-silent", "silent", "away since", "by this relay, its share of 1", "the relays as they were at"]
-    {
+    let text = browser.run("return document.querySelector('main').innerText").as_str().unwrap().to_owned();
+    for words in [
+        "Fleet, the store of limits: ",
+        "relay-silent",
+        "silent",
+        "away since",
+        "by this relay, its share of 1",
+        "the relays as they were at",
+    ] {
         assert!(text.contains(words), "{words}: {text}");
     }
     for (scheme, width) in [("light", 1280), ("dark", 390)] {
