@@ -4,7 +4,7 @@
 use super::config::Config;
 use crate::delegation::answer::unix_time;
 use crate::delegation::{Gate, House};
-use crate::fleet::{Keeper, Keys, Limiter, Relay, Setup};
+use crate::fleet::{Keeper, Keys, Limiter, Relay, Roster, Setup};
 use crate::meters::{self, Meters};
 use std::io;
 use std::path::Path;
@@ -42,7 +42,11 @@ pub(super) fn save(house: &House, state_dir: &Path) {
 ///
 /// # Errors
 /// Where the certificate cannot be read.
-pub(super) async fn shared(config: &Config, meters: &Arc<Meters>) -> io::Result<Option<(Arc<Limiter>, Keeper)>> {
+pub(super) async fn shared(
+    config: &Config,
+    meters: &Arc<Meters>,
+    roster: &Arc<Roster>,
+) -> io::Result<Option<(Arc<Limiter>, Keeper)>> {
     let Some(url) = config.fleet.limits.clone() else { return Ok(None) };
     // Where the list is in the same store, the relay says there that it is at work.
     let beats = config.fleet.suppression.as_ref() != Some(&url);
@@ -53,6 +57,8 @@ pub(super) async fn shared(config: &Config, meters: &Arc<Meters>) -> io::Result<
         keys: Keys::new(&config.fleet.namespace),
         beats_as: beats.then(|| Relay::new(config.fleet.name.as_deref())),
         relays: relays.ok().and_then(|relays| relays.parse().ok()).unwrap_or(1),
+        // Else what follows the list reads the members, and where they are in it.
+        roster: config.fleet.suppression.is_none().then(|| roster.clone()),
     };
     let (limiter, mut keeper) = Keeper::new(setup, meters.clone());
     keeper.greet().await;

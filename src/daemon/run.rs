@@ -6,6 +6,7 @@ use super::config::Config;
 use super::event_log::Writer;
 use super::events::EventSide;
 use super::fleet::FleetSide;
+use super::fleet_view::FleetView;
 use super::history::{History, keep_history};
 use super::limits;
 use super::listeners::{self, Access, Endpoint, Inherited, ListenError, OwnFile};
@@ -106,8 +107,9 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Fat
     let meters = Arc::new(Meters::new(config.max_keys));
     meters.adopt(&first.rules.limits);
     limits::restore(&meters, &config.state_dir);
-    let shared = limits::shared(&config, &meters).await.map_err(|e| Fatal::System("share with the fleet", e))?;
-    let (shared, keeper) = shared.unzip();
+    let view = Arc::new(FleetView::new(&config, fleet.list.as_ref().map(|list| list.status().clone())));
+    let shared = limits::shared(&config, &meters, &view.roster).await;
+    let (shared, keeper) = shared.map_err(|e| Fatal::System("share with the fleet", e))?.unzip();
     let mut house = House::new(Arc::new(first.rules), index, confirmer, meters, outlet);
     house.shared = shared;
     let house = Arc::new(house);
@@ -126,7 +128,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Fat
     let gate = Arc::new(Gate::default());
     let events = Arc::<Stats>::default();
     let milter_stats = Arc::<crate::milter::Stats>::default();
-    let office = office(&config, &house, &state, &writer, &follower, &events, &milter_stats);
+    let office = office(&config, &house, &state, &writer, &follower, (&events, &milter_stats), view);
     let mut milter = MilterSide::new(&config, &house, &milter_stats);
     let mut tasks = JoinSet::new();
     let opened = open_all(&config, &house, &gate, &office, milter.as_mut(), &mut tasks);
@@ -223,8 +225,8 @@ fn office(
     state: &Arc<ReloadState>,
     writer: &Writer,
     follower: &Arc<Follower>,
-    events: &Arc<Stats>,
-    milter: &Arc<crate::milter::Stats>,
+    (events, milter): (&Arc<Stats>, &Arc<crate::milter::Stats>),
+    fleet: Arc<FleetView>,
 ) -> Arc<Office> {
     let (follower, same) = (follower.clone(), follower.clone());
     let started = unix_now();
@@ -236,6 +238,7 @@ fn office(
         store_healthy: Box::new(move || follower.status().trouble.is_none()),
         events: events.clone(),
         milter: milter.clone(),
+        fleet: fleet.clone(),
     });
     let served = config.milter.is_some().then(|| milter.clone());
     let store = StoreHealth(Box::new(move || same.status().trouble.map(|t| t.to_string())));
@@ -246,6 +249,7 @@ fn office(
         store,
         events: events.clone(),
         milter: served,
+        fleet,
         log: writer.desk.clone(),
         history: History::default(),
         started,
