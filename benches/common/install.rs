@@ -82,7 +82,12 @@ impl Installation {
         Self::write(name, place, lines, sockets, "0666", &milter)
     }
 
-    fn write(name: &str, place: &Path, lines: usize, sockets: &Path, mode: &str, milter: &str) -> Result<Self> {
+    /// The same with further sections.
+    pub fn with_section(name: &str, place: &Path, lines: usize, section: &str) -> Result<Self> {
+        Self::write(name, place, lines, &place.join(name), "0600", section)
+    }
+
+    fn write(name: &str, place: &Path, lines: usize, sockets: &Path, mode: &str, more: &str) -> Result<Self> {
         let this = Self { name: name.to_owned(), dir: place.join(name), socket: sockets.join("policy.sock") };
         fs::create_dir_all(this.dir.join("policy"))?;
         fs::create_dir_all(this.dir.join("state"))?;
@@ -93,7 +98,7 @@ impl Installation {
         let (dir, socket) = (this.dir.display(), this.socket.display());
         let config = format!(
             "policy_dir = \"{dir}/policy\"\nstate_dir = \"{dir}/state\"\n\n[delegation]\nlisten = \
-             [\"unix:{socket}\"]\nsocket_mode = \"{mode}\"\n{milter}\n[suppression]\nstore = \
+             [\"unix:{socket}\"]\nsocket_mode = \"{mode}\"\n{more}\n[suppression]\nstore = \
              \"sqlite:{dir}/state/gatepost.db\"\n\n[event_log]\noutput = \"file:{dir}/log/mail.log\"\n"
         );
         fs::write(this.config(), config)?;

@@ -5,6 +5,8 @@ use super::admin::{self, Office, StoreHealth};
 use super::config::Config;
 use super::event_log::Writer;
 use super::events::EventSide;
+use super::fleet::FleetSide;
+use super::fleet_view::FleetView;
 use super::history::{History, keep_history};
 use super::listeners::{self, Access, Endpoint, Inherited, ListenError, OwnFile};
 use super::metrics::{self, Sources};
@@ -15,7 +17,7 @@ use crate::delegation::server::Bounds;
 use crate::delegation::{Gate, House, Server};
 use crate::events::Stats;
 use crate::events::stats::unix_now;
-use crate::fleet::{self, Keeper, Keys, Limiter, Relay};
+use crate::fleet::{self, Keeper, Keys, Limiter, Relay, Roster};
 use crate::lines::Outlet;
 use crate::meters::{self, Meters};
 use crate::milter::Milter;
@@ -45,6 +47,9 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// Where the counters are kept in the state folder.
 pub const LIMITS_FILE: &str = "limits.state";
+
+/// Where the number of relays is kept: a start while the store is away must not take a share for the whole.
+const RELAYS_FILE: &str = "limits.relays";
 
 /// Why the daemon did not start, or stopped, with the exit code of sysexits(3) it deserves.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +92,8 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Fat
     let (outlet, lines) = Outlet::new();
     let writer = Writer::start(&config.event_log_output, lines).map_err(Fatal::EventLog)?;
 
+    let fleet = FleetSide::start(&config).map_err(|e| Fatal::System("share with the fleet", e))?;
+    fleet.first_list(&config).await;
     let store_path = config.store_path();
     let index = Arc::new(Index::default());
     let confirmer = Arc::new(Confirmer::new(&store_path));
@@ -110,7 +117,8 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Fat
     meters.adopt(&first.rules.limits);
     restore_limits(&meters, &config.state_dir);
 
-    let (shared, keeper) = shared_limits(&config, &meters).await?.unzip();
+    let view = Arc::new(FleetView::new(&config, fleet.list.as_ref().map(|list| list.status().clone())));
+    let (shared, keeper) = shared_limits(&config, &meters, &view.roster).await?.unzip();
     let mut house = House::new(Arc::new(first.rules), index, confirmer, meters, outlet);
     house.shared = shared;
     let house = Arc::new(house);
@@ -129,7 +137,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Fat
     let gate = Arc::new(Gate::default());
     let events = Arc::<Stats>::default();
     let milter_stats = Arc::<crate::milter::Stats>::default();
-    let office = office(&config, &house, &state, &writer, &follower, &events, &milter_stats);
+    let office = office(&config, &house, &state, &writer, &follower, (&events, &milter_stats), view);
     let mut milter = MilterSide::new(&config, &house, &milter_stats);
     let mut tasks = JoinSet::new();
     let opened = open_all(&config, &house, &gate, &office, milter.as_mut(), &mut tasks);
@@ -138,6 +146,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Fat
         Err(error) => {
             reloader.stop();
             follower.stop();
+            fleet.stop();
             return Err(error);
         }
     };
@@ -191,11 +200,12 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Fat
     let ended = tokio::task::spawn_blocking(move || {
         reloader.stop();
         follower.stop();
+        fleet.stop();
     });
     let _ = tokio::time::timeout(Duration::from_millis(200), ended).await;
     // It began with the drain of connections, and bounds itself.
     let _ = event_side.await;
-    save_state(&house.meters, stamping.as_deref(), &config.state_dir);
+    save_state(&house, stamping.as_deref(), &config.state_dir);
     drop((server, office, house, stamping));
     writer.finish();
     Ok(())
@@ -230,8 +240,8 @@ fn office(
     state: &Arc<ReloadState>,
     writer: &Writer,
     follower: &Arc<Follower>,
-    events: &Arc<Stats>,
-    milter: &Arc<crate::milter::Stats>,
+    (events, milter): (&Arc<Stats>, &Arc<crate::milter::Stats>),
+    fleet: Arc<FleetView>,
 ) -> Arc<Office> {
     let (follower, same) = (follower.clone(), follower.clone());
     let started = unix_now();
@@ -243,6 +253,7 @@ fn office(
         store_healthy: Box::new(move || follower.status().trouble.is_none()),
         events: events.clone(),
         milter: milter.clone(),
+        fleet: fleet.clone(),
     });
     let served = config.milter.is_some().then(|| milter.clone());
     let store = StoreHealth(Box::new(move || same.status().trouble.map(|t| t.to_string())));
@@ -253,6 +264,7 @@ fn office(
         store,
         events: events.clone(),
         milter: served,
+        fleet,
         log: writer.desk.clone(),
         history: History::default(),
         started,
@@ -339,7 +351,11 @@ async fn reload_config(config: &mut Config, file: Option<PathBuf>, reloader: &Re
 
 /// The limits that are counted in the store of a fleet, asked once before anybody is answered. A store that is away
 /// keeps nobody from being answered.
-async fn shared_limits(config: &Config, meters: &Arc<Meters>) -> Result<Option<(Arc<Limiter>, Keeper)>, Fatal> {
+async fn shared_limits(
+    config: &Config,
+    meters: &Arc<Meters>,
+    roster: &Arc<Roster>,
+) -> Result<Option<(Arc<Limiter>, Keeper)>, Fatal> {
     let Some(url) = config.fleet.limits.clone() else { return Ok(None) };
     // Where the list is in the same store, the relay says there that it is at work.
     let beats = config.fleet.suppression.as_ref() != Some(&url);
@@ -348,6 +364,12 @@ async fn shared_limits(config: &Config, meters: &Arc<Meters>) -> Result<Option<(
         ca: config.fleet.ca().map_err(|(path, e)| Fatal::Authority(path, e))?,
         keys: Keys::new(&config.fleet.namespace),
         beats_as: beats.then(|| Relay::new(config.fleet.name.as_deref())),
+        relays: std::fs::read_to_string(config.state_dir.join(RELAYS_FILE))
+            .ok()
+            .and_then(|n| n.parse().ok())
+            .unwrap_or(1),
+        // Else what follows the list reads the members, and where they are in it.
+        roster: config.fleet.suppression.is_none().then(|| roster.clone()),
     };
     let (limiter, mut keeper) = Keeper::new(setup, meters.clone());
     keeper.greet().await;
@@ -363,9 +385,14 @@ fn restore_limits(meters: &Meters, state_dir: &Path) {
 }
 
 /// Saves what a restart must not forget. It blocks.
-fn save_state(meters: &Meters, stamping: Option<&Milter>, state_dir: &Path) {
-    if let Err(error) = meters::save(meters, &state_dir.join(LIMITS_FILE)) {
+fn save_state(house: &House, stamping: Option<&Milter>, state_dir: &Path) {
+    if let Err(error) = meters::save(&house.meters, &state_dir.join(LIMITS_FILE)) {
         tracing::error!(%error, "Cannot save the limiter counters.");
+    }
+    if let Some(shared) = &house.shared
+        && let Err(error) = std::fs::write(state_dir.join(RELAYS_FILE), shared.relays().to_string())
+    {
+        tracing::error!(%error, "Cannot save how many relays there are.");
     }
     if let Some(stamping) = stamping {
         milter::save(stamping, state_dir);
@@ -380,12 +407,12 @@ async fn keep_state(house: Arc<House>, stamping: Option<Arc<Milter>>, state_dir:
             () = gate.closed() => return,
             () = tokio::time::sleep(SWEEP_EVERY) => since_save += SWEEP_EVERY,
         }
-        let (meters, stamping, dir) = (house.meters.clone(), stamping.clone(), state_dir.clone());
+        let (house, stamping, dir) = (house.clone(), stamping.clone(), state_dir.clone());
         let save = since_save >= SAVE_EVERY;
         let work = tokio::task::spawn_blocking(move || {
-            meters.sweep(unix_time());
+            house.meters.sweep(unix_time());
             if save {
-                save_state(&meters, stamping.as_deref(), &dir);
+                save_state(&house, stamping.as_deref(), &dir);
             }
         });
         if save {

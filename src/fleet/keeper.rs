@@ -5,23 +5,26 @@ use super::limiter::{Failure, Line, SCRIPT, ask};
 use super::members::{self, BEAT, Heart, Member, PRESENT};
 use super::news::News;
 use super::script::proof;
-use super::{Keys, Limiter, Link, Patience, Relay, StoreUrl, connect};
+use super::{Keys, Limiter, Link, Patience, Relay, Roster, StoreUrl, connect};
 use crate::meters::Meters;
 use redis::RedisResult;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// How many connections carry the questions: a second one keeps a core of the store's busy while the first is read.
-const LINKS: usize = 2;
+pub const LINKS: usize = 2;
 
 /// For a connection and for what is asked beside the questions.
 const PATIENCE: Patience = Patience { connect: Duration::from_secs(1), answer: Duration::from_secs(1) };
 
 /// The first and the longest pause between two attempts.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
 /// A connection that answers within this, twice in a row, is taken.
 const PROOF: Duration = Duration::from_millis(10);
+
+/// The longest attempt, whatever the driver tries in it.
+const ATTEMPT: Duration = Duration::from_secs(5);
 
 /// What stood for so long was no flap: the next pause is a short one again.
 const STEADY: Duration = Duration::from_secs(10);
@@ -37,6 +40,10 @@ pub struct Setup {
     pub keys: Keys,
     /// This relay, where it is to write itself among the members here; `None`: it is written elsewhere.
     pub beats_as: Option<Relay>,
+    /// How many relays there were when they were last counted.
+    pub relays: u32,
+    /// Where the members are noted; `None`: that is done elsewhere.
+    pub roster: Option<Arc<Roster>>,
 }
 
 /// The task that a limiter needs.
@@ -46,6 +53,7 @@ pub struct Keeper {
     url: StoreUrl,
     ca: Option<Vec<u8>>,
     heart: Option<Heart>,
+    roster: Option<Arc<Roster>>,
     news: News,
     pause: Duration,
 }
@@ -55,11 +63,13 @@ impl Keeper {
     #[must_use]
     pub fn new(setup: Setup, meters: Arc<Meters>) -> (Arc<Limiter>, Self) {
         let limiter = Arc::new(Limiter::new(setup.keys, meters));
+        limiter.set_relays(setup.relays);
         let keeper = Self {
             limiter: limiter.clone(),
             url: setup.url,
             ca: setup.ca,
             heart: setup.beats_as.map(Heart::new),
+            roster: setup.roster,
             news: News::default(),
             pause: PAUSE.0,
         };
@@ -126,6 +136,10 @@ impl Keeper {
     /// New connections, each of which has counted twice in time: a replica, a store without memory or without the
     /// right to write would answer a mere PING.
     async fn reach(&self) -> Result<Line, Failure> {
+        tokio::time::timeout(ATTEMPT, self.connected()).await.unwrap_or(Err(Failure::Late))
+    }
+
+    async fn connected(&self) -> Result<Line, Failure> {
         let mut links = Vec::with_capacity(LINKS);
         for _ in 0..LINKS {
             links.push(connect(&self.url, self.ca.as_deref(), PATIENCE).await?);
@@ -148,6 +162,9 @@ impl Keeper {
         let Some(mut link) = line.link() else { return };
         match self.members(&mut link).await {
             Ok(members) => {
+                if let Some(roster) = &self.roster {
+                    roster.note(&members);
+                }
                 let present = members.iter().filter(|member| member.is_present()).count();
                 let present = u32::try_from(present).unwrap_or(u32::MAX);
                 let steady = line.since.elapsed() > PRESENT;

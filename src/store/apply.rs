@@ -3,6 +3,8 @@
 //! leave their queue.
 
 use super::brake::{self, Meta};
+use super::merge::{Told, stamp_of};
+use super::record::Stamp;
 use super::soft::{self, Needed, Report};
 use super::write::{Fault, insert, take_out, update};
 use super::{Applied, Batch, Cause, Effect, Entry, Filter, Origin, Reader, Reason, SeenKey, Store, StoreError};
@@ -90,9 +92,9 @@ impl<'a> Work<'a> {
             return Ok(Suppressed::Removed);
         }
         if old.is_some() {
-            return self.renew(&better);
+            return self.renew(&better, mail_time);
         }
-        self.add(new, echo)
+        self.add(new, Stamp::fact(mail_time, echo))
     }
 
     fn full(
@@ -117,10 +119,14 @@ impl<'a> Work<'a> {
         let Some(entry) = enough.map(|expires| Entry { expires, ..new.clone() }) else { return Ok(as_it_was) };
         match old {
             _ if !entry.in_force(self.batch.now) => Ok(as_it_was),
-            None => self.add(&entry, false),
+            None => self.add(&entry, Stamp::fact(mail_time, false)),
             Some(old) if stands_by_count(&old) => {
                 let expires = later(old.expires, entry.expires);
-                if expires == old.expires { Ok(Suppressed::Yes) } else { self.renew(&Entry { expires, ..old }) }
+                if expires == old.expires {
+                    Ok(Suppressed::Yes)
+                } else {
+                    self.renew(&Entry { expires, ..old }, mail_time)
+                }
             }
             Some(_) => Ok(Suppressed::Yes),
         }
@@ -141,11 +147,12 @@ impl<'a> Work<'a> {
         let left = enough.map(|expires| Entry { expires, ..old.clone() }).filter(|e| e.in_force(self.batch.now));
         match left {
             Some(entry) if entry.expires == old.expires => {}
-            Some(entry) if is_enforced => update(self.tx, &entry)?,
+            Some(entry) if is_enforced => update(self.tx, &entry, self.stamp(&entry)?, Told::Here)?,
             Some(entry) => brake::update_held(self.tx, &entry)?,
             None => {
                 if is_enforced {
-                    take_out(self.tx, &taken.address)?;
+                    let told = self.stamp(old)?.mail_time.map_or(Told::Here, Told::TakenBack);
+                    take_out(self.tx, &taken.address, told)?;
                 } else {
                     brake::drop_held(self.tx, &old.address)?;
                 }
@@ -155,22 +162,26 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    fn renew(&mut self, entry: &Entry) -> Result<Suppressed, Fault> {
-        update(self.tx, entry)?;
+    fn stamp(&self, entry: &Entry) -> Result<Stamp, Fault> {
+        Ok(stamp_of(self.tx, entry.address.as_str())?.unwrap_or_default().completed(entry))
+    }
+
+    fn renew(&mut self, entry: &Entry, mail_time: i64) -> Result<Suppressed, Fault> {
+        update(self.tx, entry, self.stamp(entry)?.renewed(mail_time), Told::Here)?;
         self.applied.renewed += 1;
         Ok(Suppressed::Yes)
     }
 
     /// Makes an entry where none is in force, or records it where the brake is on.
-    fn add(&mut self, entry: &Entry, echo: bool) -> Result<Suppressed, Fault> {
+    fn add(&mut self, entry: &Entry, stamp: Stamp) -> Result<Suppressed, Fault> {
         let now = self.batch.now;
         if self.batch.brake.is_some_and(|rate| !self.meta.grants(rate, now)) {
-            self.applied.braked += u64::from(brake::hold(self.tx, self.reader, entry, echo)?);
+            self.applied.braked += u64::from(brake::hold(self.tx, self.reader, entry, stamp)?);
             return Ok(Suppressed::Braked);
         }
-        if !insert(self.tx, entry)? {
+        if !insert(self.tx, entry, stamp, Told::Here)? {
             // one that has expired is there still
-            update(self.tx, entry)?;
+            update(self.tx, entry, stamp, Told::Here)?;
         }
         brake::drop_held(self.tx, &entry.address)?;
         self.applied.added += 1;

@@ -3,8 +3,10 @@
 //! decides.
 
 use super::apply::improved;
+use super::merge::{Told, stamp_of};
 use super::read::{COLUMNS, entry};
-use super::write::{Fault, insert, remember_removed, update};
+use super::record::Stamp;
+use super::write::{Fault, insert, remove, update};
 use super::{Entry, Filter, Reader, Store, StoreError};
 use crate::mail::Address;
 use crate::rules::Rate;
@@ -84,12 +86,20 @@ impl Store {
             let mut enforced = 0;
             for new in held.iter().filter(|e| e.in_force(now)) {
                 enforced += 1;
-                if insert(tx, new)? {
+                let stamp = held_stamp(tx, new)?;
+                if insert(tx, new, stamp, Told::Here)? {
                     continue;
                 }
-                let old = reader.get(new.address.as_str())?.filter(|old| old.in_force(now));
-                if let Some(better) = old.map_or_else(|| Some(new.clone()), |old| improved(&old, new, false)) {
-                    update(tx, &better)?;
+                let address = new.address.as_str();
+                match reader.get(address)?.filter(|old| old.in_force(now)) {
+                    None => update(tx, new, stamp, Told::Here)?,
+                    Some(old) => {
+                        if let Some(better) = improved(&old, new, false) {
+                            let mail_time = stamp.mail_time.unwrap_or(new.created);
+                            let stamp = stamp_of(tx, address)?.unwrap_or(stamp).renewed(mail_time);
+                            update(tx, &better, stamp, Told::Here)?;
+                        }
+                    }
                 }
             }
             Ok(enforced)
@@ -104,7 +114,7 @@ impl Store {
     pub fn discard_held(&mut self, now: i64) -> Result<u64, StoreError> {
         self.release(|tx, _, held| {
             for entry in held {
-                remember_removed(tx, &entry.address, now)?;
+                remove(tx, &entry.address, now)?;
             }
             Ok(held.len() as u64)
         })
@@ -188,14 +198,18 @@ impl Meta {
 }
 
 /// Records an entry; `true` where the address was not recorded yet.
-pub(super) fn hold(tx: &Connection, reader: &Reader, new: &Entry, echo: bool) -> Result<bool, Fault> {
+pub(super) fn hold(tx: &Connection, reader: &Reader, new: &Entry, stamp: Stamp) -> Result<bool, Fault> {
     let sql = "INSERT INTO held (address, expires, created, reason, source, spelling, text)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (address) DO NOTHING";
-    if tx.prepare_cached(sql)?.execute(values(new))? == 1 {
+    let is_new = tx.prepare_cached(sql)?.execute(values(new))? == 1;
+    let sql = "UPDATE held SET mail_time = max(coalesce(mail_time, ?2), ?2), echo = coalesce(echo, 1) AND ?3
+               WHERE address = ?1";
+    tx.prepare_cached(sql)?.execute(params![new.address.as_str(), stamp.mail_time, stamp.echo])?;
+    if is_new {
         return Ok(true);
     }
     let old = held_entry(reader, new.address.as_str())?;
-    if let Some(better) = old.and_then(|old| improved(&old, new, echo)) {
+    if let Some(better) = old.and_then(|old| improved(&old, new, stamp.echo)) {
         update_held(tx, &better)?;
     }
     Ok(false)
@@ -215,6 +229,12 @@ pub(super) fn held_entry(reader: &Reader, address: &str) -> Result<Option<Entry>
         .prepare_cached(&sql)
         .and_then(|mut s| s.query_row([address], |row| Ok(entry(row, &reader.path))).optional());
     row.map_err(|e| reader.error(&e))?.transpose()
+}
+
+fn held_stamp(tx: &Connection, entry: &Entry) -> Result<Stamp, Fault> {
+    let sql = "SELECT coalesce(mail_time, created), coalesce(echo, 0) FROM held WHERE address = ?1";
+    let stamp = |row: &rusqlite::Row<'_>| Ok(Stamp::fact(row.get(0)?, row.get(1)?));
+    Ok(tx.prepare_cached(sql)?.query_row([entry.address.as_str()], stamp)?)
 }
 
 /// Forgets what is recorded for an address: an operator's word, or an entry in force, stands in its place.

@@ -4,7 +4,10 @@ use super::file::{FileId, identity};
 use super::{Entry, Filter, Origin, Reason, StoreError, schema};
 use crate::mail::Address;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
+use std::fmt;
+use std::num::ParseIntError;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 /// A connection that only reads. Never waits for a writer.
 #[derive(Debug)]
@@ -46,6 +49,32 @@ pub struct Change {
 pub struct Mark {
     seq: i64,
     address: String,
+}
+
+impl Mark {
+    pub(super) fn seq(&self) -> i64 {
+        self.seq
+    }
+
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+}
+
+/// As [`Mark::from_str`] reads it.
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.seq, self.address)
+    }
+}
+
+impl FromStr for Mark {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIntError> {
+        let (seq, address) = text.split_once(' ').unwrap_or((text, ""));
+        Ok(Self { seq: seq.parse()?, address: address.to_owned() })
+    }
 }
 
 pub(super) const COLUMNS: &str = "e.address, e.reason, e.source, e.created, e.expires, e.spelling, v.text";
@@ -287,7 +316,7 @@ impl Op {
     }
 }
 
-fn change(row: &Row<'_>) -> rusqlite::Result<Change> {
+pub(super) fn change(row: &Row<'_>) -> rusqlite::Result<Change> {
     let address: String = row.get(2)?;
     let mark = Mark { seq: row.get(0)?, address: address.clone() };
     Ok(Change { op: Op::from_code(row.get(1)?), address, expires: row.get(3)?, mark })

@@ -22,7 +22,8 @@ const APPLICATION_ID: i64 = 0x6761_7465;
 /// depend on how long the evidence is. `change` starts with a row that no other database has. `seen` and
 /// `soft` are numbered in the order of their time, so that the oldest are found without a search. The ids of
 /// `outbox` are given by a counter in `meta`, those of `quarantine` and `late` by SQLite: none ever comes twice.
-/// `held` has the columns of `entry` and its evidence, so that the same queries read both.
+/// `held` has the columns of `entry` and its evidence, so that the same queries read both. What the fleet asks of a
+/// row (`record::Stamp`) is NULL in rows that are older than that step.
 const MIGRATIONS: &[&str] = &[
     "
     CREATE TABLE entry (
@@ -117,6 +118,20 @@ const MIGRATIONS: &[&str] = &[
         text     TEXT NOT NULL
     ) STRICT;
     CREATE INDEX late_message ON late (message);
+",
+    "
+    ALTER TABLE entry ADD COLUMN version INTEGER;
+    ALTER TABLE entry ADD COLUMN mail_time INTEGER;
+    ALTER TABLE entry ADD COLUMN echo INTEGER;
+    ALTER TABLE held ADD COLUMN mail_time INTEGER;
+    ALTER TABLE held ADD COLUMN echo INTEGER;
+    ALTER TABLE removed ADD COLUMN version INTEGER;
+    ALTER TABLE change ADD COLUMN fleet INTEGER;
+    ALTER TABLE change ADD COLUMN taken INTEGER;
+    CREATE TABLE fleet (
+        name  TEXT PRIMARY KEY,
+        value TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
 ",
 ];
 

@@ -1,12 +1,14 @@
 //! Writing: every change of the list with its lines in the change feed, in one transaction.
 
+use super::merge::{Told, stamp_of};
+use super::record::Stamp;
 use super::{Entry, Filter, Op, Reader, StoreError, file, schema};
 use crate::mail::Address;
-use rusqlite::{Connection, Transaction, TransactionBehavior, params, params_from_iter};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params, params_from_iter};
 use serde::Serialize;
 use std::ops::Deref;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Most lines kept in the change feed. A follower that is further behind reads the whole list
 /// again, which takes no longer than that many single changes would.
@@ -102,13 +104,14 @@ impl Store {
         self.write(|tx, reader| {
             for entry in entries {
                 let entry = entry.bounded();
-                forgive(tx, &entry.address)?;
+                let removed = forgive(tx, entry.address.as_str())?;
                 super::brake::drop_held(tx, &entry.address)?;
-                if insert(tx, &entry)? {
+                let version = version_at(now).max(removed.map_or(0, |version| version.saturating_add(1)));
+                if insert(tx, &entry, Stamp::word(version), Told::Here)? {
                     counts.added += 1;
                     continue;
                 }
-                match renew(tx, reader, &entry, existing, now)? {
+                match renew(tx, reader, &entry, existing, (now, version))? {
                     true => counts.renewed += 1,
                     false => counts.unchanged += 1,
                 }
@@ -128,11 +131,8 @@ impl Store {
         self.write(|tx, reader| {
             for address in addresses {
                 let old = reader.get(address.as_str())?;
-                remember_removed(tx, address, at)?;
                 super::brake::drop_held(tx, address)?;
-                if old.is_some() {
-                    take_out(tx, address.as_str())?;
-                }
+                remove(tx, address, at)?;
                 removed.push(old);
             }
             Ok(())
@@ -154,9 +154,9 @@ impl Store {
                 .map_err(|e| Fault::Store(StoreError::Other { path: reader.path.clone(), detail: e.to_string() }))?;
             let sql = "INSERT INTO removed_filter (filter, at, until) VALUES (?1, ?2, ?3)";
             tx.execute(sql, params![json, at, until])?;
-            bury(tx, filter, at, until)?;
+            bury_matching(tx, filter, at, until)?;
             if removed.entries > MAX_CHANGES.unsigned_abs() {
-                feed(tx, Op::Reload, "", None)?;
+                feed(tx, Op::Reload, "", None, Told::Here)?;
             } else {
                 select_into(
                     tx,
@@ -242,40 +242,66 @@ impl From<rusqlite::Error> for Fault {
     }
 }
 
-/// Leaves a tombstone.
-pub(super) fn remember_removed(tx: &Connection, address: &Address, at: i64) -> Result<(), Fault> {
-    tx.prepare_cached("INSERT OR REPLACE INTO removed (address, at, until) VALUES (?1, ?2, ?3)")?.execute(params![
-        address.as_str(),
-        at,
-        at.saturating_add(TOMBSTONE_SECONDS)
-    ])?;
+/// Takes the entry of an address out, if there is one, and leaves a tombstone. An operator says so, at `at`.
+pub(super) fn remove(tx: &Connection, address: &Address, at: i64) -> Result<(), Fault> {
+    let address = address.as_str();
+    let said = stamp_of(tx, address)?.and_then(|stamp| stamp.version).max(forgive(tx, address)?);
+    let version = version_at(at).max(said.map_or(0, |version| version.saturating_add(1)));
+    bury(tx, address, version)?;
+    take_out(tx, address, Told::Here)
+}
+
+/// Leaves a tombstone of a version.
+pub(super) fn bury(tx: &Connection, address: &str, version: i64) -> Result<(), Fault> {
+    let at = version.div_euclid(1000);
+    let sql = "INSERT OR REPLACE INTO removed (address, at, until, version) VALUES (?1, ?2, ?3, ?4)";
+    tx.prepare_cached(sql)?.execute(params![address, at, at.saturating_add(TOMBSTONE_SECONDS), version])?;
     Ok(())
 }
 
-fn forgive(tx: &Connection, address: &Address) -> Result<(), Fault> {
-    tx.prepare_cached("DELETE FROM removed WHERE address = ?1")?.execute([address.as_str()])?;
-    Ok(())
+/// Takes a tombstone away; its version, if there was one.
+pub(super) fn forgive(tx: &Connection, address: &str) -> Result<Option<i64>, Fault> {
+    let sql = "DELETE FROM removed WHERE address = ?1 RETURNING coalesce(version, at * 1000)";
+    Ok(tx.prepare_cached(sql)?.query_row([address], |row| row.get(0)).optional()?)
 }
 
 /// `false` where the address has an entry.
-pub(super) fn insert(tx: &Connection, entry: &Entry) -> Result<bool, Fault> {
-    let sql = "INSERT INTO entry (address, expires, created, reason, source, spelling)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (address) DO NOTHING";
-    let (reason, source) = (entry.reason.code(), entry.source.code());
-    let values = params![entry.address.as_str(), entry.expires, entry.created, reason, source, entry.spelling];
-    if tx.prepare_cached(sql)?.execute(values)? == 0 {
+pub(super) fn insert(tx: &Connection, entry: &Entry, stamp: Stamp, told: Told) -> Result<bool, Fault> {
+    let sql = "INSERT INTO entry (address, expires, created, reason, source, spelling, version, mail_time, echo)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (address) DO NOTHING";
+    if tx.prepare_cached(sql)?.execute(columns(entry, stamp))? == 0 {
         return Ok(false);
     }
     if !entry.evidence.is_empty() {
         tx.prepare_cached("INSERT INTO evidence (id, text) VALUES (?1, ?2)")?
             .execute(params![tx.last_insert_rowid(), entry.evidence])?;
     }
-    feed(tx, Op::Add, entry.address.as_str(), entry.expires)?;
+    feed(tx, Op::Add, entry.address.as_str(), entry.expires, told)?;
     Ok(true)
 }
 
-/// `false` where the old entry stays as it is.
-fn renew(tx: &Connection, reader: &Reader, new: &Entry, existing: OnExisting, now: i64) -> Result<bool, Fault> {
+fn columns(entry: &Entry, stamp: Stamp) -> impl rusqlite::Params {
+    (
+        entry.address.as_str(),
+        entry.expires,
+        entry.created,
+        entry.reason.code(),
+        entry.source.code(),
+        entry.spelling.as_deref(),
+        stamp.version,
+        stamp.mail_time,
+        stamp.echo.then_some(1),
+    )
+}
+
+/// `false` where the old entry stays as it is. `version` is for the word of an operator who said nothing before.
+fn renew(
+    tx: &Connection,
+    reader: &Reader,
+    new: &Entry,
+    existing: OnExisting,
+    (now, version): (i64, i64),
+) -> Result<bool, Fault> {
     let Some(old) = reader.get(new.address.as_str())? else {
         return Ok(false);
     };
@@ -283,17 +309,17 @@ fn renew(tx: &Connection, reader: &Reader, new: &Entry, existing: OnExisting, no
     if entry == old {
         return Ok(false);
     }
-    update(tx, &entry)?;
+    let said = stamp_of(tx, old.address.as_str())?.and_then(|stamp| stamp.version);
+    let version = version.max(said.map_or(0, |version| version.saturating_add(1)));
+    update(tx, &entry, Stamp::word(version), Told::Here)?;
     Ok(true)
 }
 
 /// Gives the entry of an address, which there is, other values.
-pub(super) fn update(tx: &Connection, entry: &Entry) -> Result<(), Fault> {
-    let sql = "UPDATE entry SET expires = ?2, created = ?3, reason = ?4, source = ?5, spelling = ?6
-               WHERE address = ?1";
-    let (reason, source) = (entry.reason.code(), entry.source.code());
-    let values = params![entry.address.as_str(), entry.expires, entry.created, reason, source, entry.spelling];
-    tx.prepare_cached(sql)?.execute(values)?;
+pub(super) fn update(tx: &Connection, entry: &Entry, stamp: Stamp, told: Told) -> Result<(), Fault> {
+    let sql = "UPDATE entry SET expires = ?2, created = ?3, reason = ?4, source = ?5, spelling = ?6, version = ?7,
+               mail_time = ?8, echo = ?9 WHERE address = ?1";
+    tx.prepare_cached(sql)?.execute(columns(entry, stamp))?;
     if entry.evidence.is_empty() {
         tx.prepare_cached("DELETE FROM evidence WHERE id = (SELECT id FROM entry WHERE address = ?1)")?
             .execute([entry.address.as_str()])?;
@@ -301,13 +327,13 @@ pub(super) fn update(tx: &Connection, entry: &Entry) -> Result<(), Fault> {
         let sql = "INSERT OR REPLACE INTO evidence (id, text) SELECT id, ?2 FROM entry WHERE address = ?1";
         tx.prepare_cached(sql)?.execute(params![entry.address.as_str(), entry.evidence])?;
     }
-    feed(tx, Op::Update, entry.address.as_str(), entry.expires)
+    feed(tx, Op::Update, entry.address.as_str(), entry.expires, told)
 }
 
-/// Takes the entry of an address out, without a tombstone.
-pub(super) fn take_out(tx: &Connection, address: &str) -> Result<(), Fault> {
+/// Takes the entry of an address out, if there is one, without a tombstone.
+pub(super) fn take_out(tx: &Connection, address: &str, told: Told) -> Result<(), Fault> {
     tx.prepare_cached("DELETE FROM entry WHERE address = ?1")?.execute([address])?;
-    feed(tx, Op::Remove, address, None)
+    feed(tx, Op::Remove, address, None, told)
 }
 
 fn merge(old: &Entry, new: &Entry, existing: OnExisting, now: i64) -> Entry {
@@ -324,13 +350,25 @@ fn merge(old: &Entry, new: &Entry, existing: OnExisting, now: i64) -> Entry {
     }
 }
 
-fn feed(tx: &Connection, op: Op, address: &str, expires: Option<i64>) -> Result<(), Fault> {
-    tx.prepare_cached("INSERT INTO change (op, address, expires) VALUES (?1, ?2, ?3)")?.execute(params![
-        op.code(),
-        address,
-        expires
-    ])?;
+pub(super) fn feed(tx: &Connection, op: Op, address: &str, expires: Option<i64>, told: Told) -> Result<(), Fault> {
+    let (fleet, taken) = match told {
+        Told::Here => (None, None),
+        Told::TakenBack(mail_time) => (None, Some(mail_time)),
+        Told::ByFleet => (Some(1), None),
+        Told::Silently => return Ok(()),
+    };
+    let sql = "INSERT INTO change (op, address, expires, fleet, taken) VALUES (?1, ?2, ?3, ?4, ?5)";
+    tx.prepare_cached(sql)?.execute(params![op.code(), address, expires, fleet, taken])?;
     Ok(())
+}
+
+/// The version of a change at `at` (Unix seconds): Unix milliseconds, to the millisecond where it is now.
+fn version_at(at: i64) -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    match i64::try_from(now.as_millis()) {
+        Ok(ms) if ms.div_euclid(1000) == at => ms,
+        _ => at.saturating_mul(1000),
+    }
 }
 
 fn count_removed(tx: &Connection, filter: &Filter) -> Result<Removed, Fault> {
@@ -346,8 +384,10 @@ fn count_removed(tx: &Connection, filter: &Filter) -> Result<Removed, Fault> {
     Ok(Removed { entries: entries.unsigned_abs(), may_stand_at_ses: marked.unsigned_abs() })
 }
 
-fn bury(tx: &Connection, filter: &Filter, at: i64, until: i64) -> Result<(), Fault> {
-    select_into(tx, "INSERT OR REPLACE INTO removed (address, at, until)", &format!("e.address, {at}, {until}"), filter)
+fn bury_matching(tx: &Connection, filter: &Filter, at: i64, until: i64) -> Result<(), Fault> {
+    let version = format!("max({}, coalesce(e.version, 0) + 1)", version_at(at));
+    let columns = format!("e.address, {at}, {until}, {version}");
+    select_into(tx, "INSERT OR REPLACE INTO removed (address, at, until, version)", &columns, filter)
 }
 
 fn select_into(tx: &Connection, insert: &str, columns: &str, filter: &Filter) -> Result<(), Fault> {

@@ -1,0 +1,382 @@
+//! From one connection to its end: changes of this relay go out as its feed tells them, those of others come by the
+//! stream. What is noted in the database is where the relay is in the stream, and up to where its own changes came
+//! back by it: a store that lost its last second is told them again.
+
+use super::position::Position;
+use super::push::Pusher;
+use super::status::{Status, unix_ms, unix_seconds};
+use super::{Fault, Settings};
+use crate::fleet::members::{BEAT, Heart};
+use crate::fleet::{Keys, Link, Patience, connect};
+use crate::mail::Address;
+use crate::store::{Mark, OwnChange, Record, Store, Telling, identity};
+use redis::streams::{StreamId, StreamRangeReply, StreamReadReply};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+const PATIENCE: Patience = Patience { connect: Duration::from_secs(2), answer: Duration::from_secs(5) };
+
+/// How long the store holds a question for news. Shorter than it is waited for an answer.
+const BLOCK: Duration = Duration::from_secs(2);
+
+/// How often the feed is looked at: two system calls.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How long a push that the store refused waits for its next try.
+const PUSH_RETRY: Duration = Duration::from_secs(1);
+
+/// Entries of the stream, and lines of the feed, that are taken at once.
+const BATCH: usize = 500;
+const FEED_BATCH: usize = 2_000;
+
+/// Most addresses that are remembered as not told; beyond, everything is compared once the store takes changes.
+const MAX_OWED: usize = 10_000;
+
+/// What the database remembers, by name.
+const NAMESPACE: &str = "namespace";
+const POSITION: &str = "position";
+const MARK: &str = "mark";
+const RUN: &str = "run";
+
+pub(super) struct Session<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) status: &'a Status,
+    pub(super) store: Store,
+    pusher: Pusher<'a>,
+    /// The connection that waits for news.
+    waiting: Link,
+    /// The run of the server, by its own name for it.
+    run: String,
+    position: Option<Position>,
+    /// Up to where the own changes were pushed.
+    mark: Option<Mark>,
+    /// Where in the stream the pushed changes stand, with the mark that holds once they came back.
+    on_their_way: VecDeque<(Position, Mark)>,
+    /// What the store did not take yet.
+    owed: BTreeSet<Address>,
+    /// The database as it was when the feed was last read to its end.
+    version: Option<i64>,
+    /// Whether that was too much to remember.
+    owes_more: bool,
+    refused: Option<Instant>,
+    /// The store's clock less ours, milliseconds.
+    ahead_ms: i64,
+    pub(super) has_turn: bool,
+}
+
+impl<'a> Session<'a> {
+    /// Connects.
+    pub(super) async fn begin(settings: &'a Settings, status: &'a Status) -> Result<Self, Fault> {
+        let store = Store::open(&settings.database)?;
+        let connect = || connect(&settings.url, settings.ca.as_deref(), PATIENCE);
+        let (mut link, waiting) = (connect().await?, connect().await?);
+        let run = run_of(&mut link).await?;
+        let (seconds, micros): (i64, i64) = redis::cmd("TIME").query_async(&mut link).await?;
+        let ahead_ms = seconds * 1000 + micros / 1000 - i64::try_from(unix_ms()).unwrap_or(0);
+        let is_ours = store.noted(NAMESPACE)?.is_some_and(|noted| noted == settings.keys.prefix());
+        let noted = |name| -> Result<Option<String>, Fault> { Ok(store.noted(name)?.filter(|_| is_ours)) };
+        let position = noted(POSITION)?.and_then(|text| text.parse().ok());
+        let mark = noted(MARK)?.and_then(|text| text.parse().ok());
+        let pusher = Pusher::new(link, &settings.keys, &settings.relay, status);
+        let (on_their_way, owed) = (VecDeque::new(), BTreeSet::new());
+        let (version, refused, has_turn, owes_more) = (None, None, false, false);
+        if let Some(position) = position {
+            status.at(position);
+            status.is_in_sync();
+        }
+        status.connected();
+        Ok(Self {
+            settings,
+            status,
+            store,
+            pusher,
+            waiting,
+            run,
+            position,
+            mark,
+            on_their_way,
+            owed,
+            version,
+            owes_more,
+            refused,
+            ahead_ms,
+            has_turn,
+        })
+    }
+
+    /// Keeps this relay and the fleet in step until something ends it.
+    pub(super) async fn run(mut self) -> Fault {
+        let beats = beat(self.pusher.link.clone(), self.settings, self.status);
+        tokio::select! {
+            ended = self.keep_in_step() => match ended {
+                Ok(never) => match never {},
+                Err(fault) => fault,
+            },
+            error = beats => error.into(),
+        }
+    }
+
+    async fn keep_in_step(&mut self) -> Result<std::convert::Infallible, Fault> {
+        if self.position.is_none() {
+            self.snapshot().await?;
+        }
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            self.catch_up().await?;
+            let (link, stream) = (self.waiting.clone(), self.keys().of("changes"));
+            let mut news = std::pin::pin!(wait_for_news(link, stream, self.position.unwrap_or_default()));
+            loop {
+                tokio::select! {
+                    answered = &mut news => {
+                        answered?;
+                        break;
+                    }
+                    _ = looks.tick() => self.push_changes().await?,
+                }
+                if self.position.is_none() {
+                    break;
+                }
+            }
+            self.status.contact(&self.settings.url);
+        }
+    }
+
+    /// Takes in what the stream has.
+    async fn catch_up(&mut self) -> Result<(), Fault> {
+        loop {
+            let Some(entries) = self.next_entries().await? else {
+                self.snapshot().await?;
+                continue;
+            };
+            if let Some(last) = entries.last().and_then(|entry| entry.id.parse().ok()) {
+                self.apply(&entries, last).await?;
+            }
+            if entries.len() < BATCH {
+                self.status.lag_ms.store(0, Relaxed);
+                return Ok(());
+            }
+        }
+    }
+
+    /// The next entries of the stream; `None` where the one at our position is gone: there may have been others.
+    async fn next_entries(&mut self) -> Result<Option<Vec<StreamId>>, Fault> {
+        let Some(position) = self.position.map(|p| p.to_string()) else { return Ok(None) };
+        let stream = self.keys().of("changes");
+        let mut questions = redis::pipe();
+        questions.cmd("XRANGE").arg(&stream).arg(&position).arg(&position).arg("COUNT").arg(1);
+        questions.cmd("XREAD").arg("COUNT").arg(BATCH).arg("STREAMS").arg(&stream).arg(&position);
+        let (here, news): (StreamRangeReply, Option<StreamReadReply>) = questions.query_async(self.link()).await?;
+        if here.ids.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(news.into_iter().flat_map(|news| news.keys).flat_map(|key| key.ids).collect()))
+    }
+
+    async fn apply(&mut self, entries: &[StreamId], last: Position) -> Result<(), Fault> {
+        let waits = i64::try_from(unix_ms()).unwrap_or(0) + self.ahead_ms - i64::try_from(last.ms).unwrap_or(0);
+        self.status.lag_ms.store(u64::try_from(waits).unwrap_or(0), Relaxed);
+        let mut said: BTreeMap<Address, Record> = BTreeMap::new();
+        for entry in entries {
+            let (Some(address), Some(record)) = (entry.get::<Vec<u8>>("a"), entry.get::<Vec<u8>>("r")) else {
+                continue;
+            };
+            if let Some((address, record)) = self.read(&address, &record) {
+                let known = said.remove(&address).unwrap_or_default();
+                said.insert(address, known.join(record));
+            }
+        }
+        let said: Vec<_> = said.into_iter().collect();
+        // own changes first: the lines of the others push them out of the feed
+        self.push_changes().await?;
+        if self.position.is_none() {
+            return Ok(());
+        }
+        let came_back = self.came_back(last);
+        let position = last.to_string();
+        let mut notes = vec![(POSITION, position.as_str())];
+        notes.extend(came_back.as_deref().map(|mark| (MARK, mark)));
+        let notes = if self.owed.is_empty() { notes } else { Vec::new() };
+        let merged = self.store.merge(&said, Telling::Each, &notes, now())?;
+        self.version = None;
+        self.position = Some(last);
+        self.status.at(last);
+        self.status.applied.fetch_add(merged.changed, Relaxed);
+        if !merged.to_tell.is_empty() {
+            self.tell(&merged.to_tell).await?;
+            if self.owed.is_empty() {
+                self.store.merge(&[], Telling::Each, &notes, now())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The mark that holds, now that the stream up to `position` is here.
+    fn came_back(&mut self, position: Position) -> Option<String> {
+        let mut mark = None;
+        while let Some((_, pushed)) = self.on_their_way.pop_front_if(|(at, _)| *at <= position) {
+            mark = Some(pushed);
+        }
+        if self.on_their_way.is_empty() {
+            mark.clone_from(&self.mark);
+        }
+        mark.map(|mark| mark.to_string())
+    }
+
+    /// Tells the fleet what was changed here since the last look.
+    async fn push_changes(&mut self) -> Result<(), Fault> {
+        if identity(&self.settings.database).ok() != Some(self.store.file()) {
+            return Err(Fault::Replaced);
+        }
+        if self.refused.is_some_and(|at| at.elapsed() < PUSH_RETRY) {
+            return Ok(());
+        }
+        let owed: Vec<_> = std::mem::take(&mut self.owed).into_iter().collect();
+        let records = owed.into_iter().map(|address| {
+            let record = self.store.record(address.as_str())?.in_force(now());
+            Ok((address, record))
+        });
+        let records = records.collect::<Result<Vec<_>, Fault>>()?;
+        self.tell(&records).await?;
+        if self.owes_more && self.owed.is_empty() {
+            self.owes_more = false;
+            return self.snapshot_soon();
+        }
+        let version = self.store.data_version()?;
+        if self.version == Some(version) || !self.owed.is_empty() {
+            return Ok(());
+        }
+        let Some(mark) = self.mark.clone() else { return self.snapshot_soon() };
+        let Some(own) = self.store.own_changes(&mark, FEED_BATCH)? else { return self.snapshot_soon() };
+        let mut records = Vec::new();
+        for change in own.changes {
+            match change {
+                OwnChange::Of(address, record) => records.push((address, record.in_force(now()))),
+                OwnChange::Everything => return self.snapshot_soon(),
+            }
+        }
+        if let Some(at) = self.tell(&records).await? {
+            self.on_their_way.push_back((at, own.mark.clone()));
+        }
+        self.mark = Some(own.mark);
+        if !own.more {
+            self.version = Some(version);
+        }
+        Ok(())
+    }
+
+    /// Has everything read at the next look at the stream.
+    fn snapshot_soon(&mut self) -> Result<(), Fault> {
+        self.position = None;
+        Ok(())
+    }
+
+    /// Tells records. What the store refuses stays owed; a store that is away ends the session.
+    pub(super) async fn tell(&mut self, records: &[(Address, Record)]) -> Result<Option<Position>, Fault> {
+        if records.is_empty() {
+            return Ok(None);
+        }
+        match self.pusher.push(records).await {
+            Ok(last) => {
+                self.refused = None;
+                self.status.can_push(&self.settings.url);
+                Ok(last)
+            }
+            Err(Fault::Fleet(error)) if is_refusal(&error) => {
+                self.status.cannot_push(&self.settings.url, &error);
+                self.refused = Some(Instant::now());
+                let room = MAX_OWED.saturating_sub(self.owed.len());
+                self.owes_more |= records.len() > room;
+                self.owed.extend(records.iter().take(room).map(|(address, _)| address.clone()));
+                Ok(None)
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// Notes that everything up to `position` is here, and the own changes up to `mark` are there.
+    pub(super) fn settle(&mut self, position: Position, mark: Mark, telling: Telling) -> Result<(), Fault> {
+        let (at, marked) = (position.to_string(), mark.to_string());
+        let notes = [
+            (NAMESPACE, self.settings.keys.prefix()),
+            (POSITION, at.as_str()),
+            (MARK, marked.as_str()),
+            (RUN, self.run.as_str()),
+        ];
+        let notes = if self.owed.is_empty() { notes.as_slice() } else { &[] };
+        match telling {
+            Telling::Later => self.store.tell_all(notes)?,
+            Telling::Each => drop(self.store.merge(&[], telling, notes, now())?),
+        }
+        self.on_their_way.clear();
+        self.version = None;
+        (self.position, self.mark) = (Some(position), Some(mark));
+        self.status.at(position);
+        self.status.is_in_sync();
+        Ok(())
+    }
+
+    /// A record of the store; `None` where it is none.
+    pub(super) fn read(&self, address: &[u8], record: &[u8]) -> Option<(Address, Record)> {
+        let name = String::from_utf8_lossy(address);
+        let Some(parsed) = Address::parse(&name).ok().filter(|parsed| parsed.as_str() == name) else {
+            self.status.cannot_read(&name, &"it is no address");
+            return None;
+        };
+        match Record::decode(&parsed, record) {
+            Ok(record) => Some((parsed, record)),
+            Err(why) => {
+                self.status.cannot_read(&name, &why);
+                None
+            }
+        }
+    }
+
+    pub(super) fn keys(&self) -> &'a Keys {
+        &self.settings.keys
+    }
+
+    pub(super) fn link(&mut self) -> &mut Link {
+        &mut self.pusher.link
+    }
+}
+
+/// Returns when there is an entry behind `position`, or [`BLOCK`] has passed.
+async fn wait_for_news(mut link: Link, stream: String, position: Position) -> Result<(), Fault> {
+    let mut question = redis::cmd("XREAD");
+    question.arg("COUNT").arg(1).arg("BLOCK").arg(BLOCK.as_millis() as u64);
+    question.arg("STREAMS").arg(stream).arg(position.to_string());
+    let _: redis::Value = question.query_async(&mut link).await?;
+    Ok(())
+}
+
+/// The run of the server; nothing for a cluster, which has many.
+async fn run_of(link: &mut Link) -> Result<String, Fault> {
+    if matches!(link, Link::Cluster(_)) {
+        return Ok(String::new());
+    }
+    let text: String = redis::cmd("INFO").arg("server").query_async(link).await?;
+    Ok(text.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().trim().to_owned())
+}
+
+/// Says that this relay is there, and where it is in the stream, for as long as the store hears it.
+async fn beat(mut link: Link, settings: &Settings, status: &Status) -> redis::RedisError {
+    let mut heart = Heart::new(settings.relay.clone());
+    loop {
+        match heart.beat(&mut link, &settings.keys, &status.seen().position).await {
+            Err(error) if !is_refusal(&error) => return error,
+            _ => tokio::time::sleep(BEAT).await,
+        }
+    }
+}
+
+/// Whether the store answered, and refused: it is read-only, or out of memory.
+pub(super) fn is_refusal(error: &redis::RedisError) -> bool {
+    matches!(error.kind(), redis::ErrorKind::Server(_) | redis::ErrorKind::Extension)
+}
+
+/// Unix seconds.
+pub(super) fn now() -> i64 {
+    i64::try_from(unix_seconds()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,189 @@
+//! Everything: all records of the store in the order of their addresses, joined with all that is known here, and told
+//! to the store where it knew less. For a relay that lost its place in the stream, and for a store that lost what it
+//! had.
+
+use super::Fault;
+use super::position::Position;
+use super::session::{Session, is_refusal, now};
+use super::sort::{Pair, Sorted, Sorter};
+use crate::mail::Address;
+use crate::store::{Record, Telling};
+use redis::streams::StreamRangeReply;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+/// Records that are asked for at once.
+const SCAN: usize = 2_000;
+
+/// Addresses that are joined in one transaction.
+const WINDOW: usize = 5_000;
+
+/// Most changes that the index is told one by one: the feed holds a few times as many.
+const MOST_TOLD: u64 = 50_000;
+
+/// From so many records on, one relay after the other tells the store what it lost.
+const MANY: usize = 1_000;
+
+/// How long a relay waits for its turn before it tells the store all the same, and how long a turn lasts unless the
+/// relay goes on.
+const TURN_WAIT: Duration = Duration::from_secs(60);
+const TURN_MS: u64 = 10_000;
+
+impl Session<'_> {
+    /// Reads everything, and tells what the store lacks.
+    pub(super) async fn snapshot(&mut self) -> Result<(), Fault> {
+        let began = Instant::now();
+        let anchor = self.anchor().await?;
+        let mark = self.store.mark()?;
+        let mut remote = Remote { sorted: self.scan().await?, ahead: None };
+        let (mut cursor, mut changed, mut told) = (String::new(), 0, 0);
+        let mut telling = Telling::Each;
+        loop {
+            let window = self.window(&mut remote, &cursor)?;
+            if changed > MOST_TOLD {
+                telling = Telling::Later;
+            }
+            let merged = self.store.merge(&window.records, telling, &[], now())?;
+            changed += merged.changed;
+            told += merged.to_tell.len();
+            if told > MANY {
+                self.take_turn().await?;
+            }
+            self.tell(&merged.to_tell).await?;
+            match window.end {
+                Some(end) => cursor = end,
+                None => break,
+            }
+            // the runtime has others to serve
+            tokio::task::yield_now().await;
+        }
+        self.end_turn().await?;
+        self.status.applied.fetch_add(changed, Relaxed);
+        self.settle(anchor, mark, telling)?;
+        self.status.snapshots.fetch_add(1, Relaxed);
+        let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(changed, told, ms, "This relay and the fleet's store know the same.");
+        Ok(())
+    }
+
+    /// The newest place of the stream. One that is empty gets an entry, so that there is a place.
+    async fn anchor(&mut self) -> Result<Position, Fault> {
+        let stream = self.keys().of("changes");
+        let mut question = redis::cmd("XREVRANGE");
+        question.arg(&stream).arg("+").arg("-").arg("COUNT").arg(1);
+        let newest: StreamRangeReply = question.query_async(self.link()).await?;
+        if let Some(position) = newest.ids.first().and_then(|entry| entry.id.parse().ok()) {
+            return Ok(position);
+        }
+        let mut question = redis::cmd("XADD");
+        question.arg(&stream).arg("*").arg("o").arg(&self.settings.relay.name);
+        let id: String = question.query_async(self.link()).await?;
+        Ok(id.parse().unwrap_or_default())
+    }
+
+    async fn scan(&mut self) -> Result<Sorted, Fault> {
+        let folder = self.settings.database.parent().unwrap_or(std::path::Path::new("."));
+        let mut sorter = Sorter::new(folder);
+        let (entries, mut cursor) = (self.keys().of("entries"), 0_u64);
+        loop {
+            let mut question = redis::cmd("HSCAN");
+            question.arg(&entries).arg(cursor).arg("COUNT").arg(SCAN);
+            let (next, pairs): (u64, Vec<(Vec<u8>, Vec<u8>)>) = question.query_async(self.link()).await?;
+            for (address, record) in pairs {
+                sorter.push(address, record)?;
+            }
+            if next == 0 {
+                return Ok(sorter.finish()?);
+            }
+            cursor = next;
+        }
+    }
+
+    /// What both sides know of the next addresses.
+    fn window(&self, remote: &mut Remote, after: &str) -> Result<Window, Fault> {
+        let known = self.store.known_after(after, WINDOW)?;
+        let end = (known.len() == WINDOW).then(|| known.last().cloned()).flatten();
+        let mut records = Vec::new();
+        let mut known = known.into_iter().peekable();
+        let mut is_full = false;
+        let mut last = String::new();
+        while let Some((address, value)) = remote.next()? {
+            if end.as_deref().is_some_and(|end| *address > *end.as_bytes()) {
+                remote.ahead = Some((address, value));
+                break;
+            }
+            let Some((address, record)) = self.read(&address, &value) else { continue };
+            while let Some(own) = known.next_if(|own| own.as_str() < address.as_str()) {
+                records.extend(of_own(&own));
+            }
+            known.next_if(|own| own == address.as_str());
+            address.as_str().clone_into(&mut last);
+            records.push((address, record));
+            if records.len() >= WINDOW {
+                is_full = true;
+                break;
+            }
+        }
+        if is_full {
+            return Ok(Window { records, end: Some(last) });
+        }
+        records.extend(known.filter_map(|own| of_own(&own)));
+        Ok(Window { records, end })
+    }
+
+    /// Waits until no other relay tells the store what it lost.
+    async fn take_turn(&mut self) -> Result<(), Fault> {
+        let (lock, name) = (self.keys().of("turn"), self.settings.relay.name.clone());
+        let latest = Instant::now() + TURN_WAIT;
+        loop {
+            let mut question = redis::cmd("SET");
+            question.arg(&lock).arg(&name).arg("PX").arg(TURN_MS);
+            if !self.has_turn {
+                question.arg("NX");
+            }
+            let is_ours: Option<String> = match question.query_async(self.link()).await {
+                // then it takes no records either
+                Err(error) if is_refusal(&error) => return Ok(()),
+                answered => answered?,
+            };
+            if is_ours.is_some() || Instant::now() > latest {
+                self.has_turn = is_ours.is_some();
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(100 + fastrand::u64(..400))).await;
+        }
+    }
+
+    async fn end_turn(&mut self) -> Result<(), Fault> {
+        if std::mem::take(&mut self.has_turn) {
+            let lock = self.keys().of("turn");
+            let _: i64 = redis::cmd("DEL").arg(lock).query_async(self.link()).await?;
+        }
+        Ok(())
+    }
+}
+
+/// An address that the store may not know.
+fn of_own(address: &str) -> Option<(Address, Record)> {
+    Some((Address::parse(address).ok()?, Record::default()))
+}
+
+/// The next addresses, with what the store says of each; and the last of them, unless there are no more.
+struct Window {
+    records: Vec<(Address, Record)>,
+    end: Option<String>,
+}
+
+struct Remote {
+    sorted: Sorted,
+    ahead: Option<Pair>,
+}
+
+impl Remote {
+    fn next(&mut self) -> Result<Option<Pair>, Fault> {
+        match self.ahead.take() {
+            Some(pair) => Ok(Some(pair)),
+            None => Ok(self.sorted.next()?),
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! Relays that share one suppression list: whatever happens to the store, what one knows all know in the end.
+
+use crate::asker::Question;
+use crate::gatepost::{Daemon, Home};
+use crate::valkey::{FORGETFUL, Valkey};
+use crate::wait;
+use rustix::process::Signal;
+use std::time::Duration;
+
+/// Suppression in force, everything else open.
+const RULES: &str = "[senders]\nmode = \"off\"\n[suppression]\nmode = \"enforce\"\n";
+
+/// What the others may take to know of a change.
+const SOON: Duration = Duration::from_secs(1);
+
+/// A relay of a fleet.
+struct Relay {
+    home: Home,
+    daemon: Option<Daemon>,
+}
+
+impl Relay {
+    /// A relay that has not started yet.
+    fn of(valkey: &Valkey, name: &str) -> Self {
+        Self::in_namespace(valkey, name, "gatepost")
+    }
+
+    fn in_namespace(valkey: &Valkey, name: &str, namespace: &str) -> Self {
+        let home = Home::alone("", RULES);
+        let url = valkey.url();
+        let fleet =
+            format!("[suppression]\nstore = \"{url}\"\n[fleet]\nname = \"{name}\"\nnamespace = \"{namespace}\"\n");
+        home.configure(&fleet, "");
+        Self { home, daemon: None }
+    }
+
+    fn started(mut self) -> Self {
+        self.start();
+        self
+    }
+
+    fn start(&mut self) {
+        self.daemon = Some(self.home.start());
+    }
+
+    fn suppress(&self, args: &[&str]) -> String {
+        self.home.run(&[&["suppress"], args].concat())
+    }
+
+    fn refuses(&self, address: &str) -> bool {
+        let question = Question::rcpt("a@example.com", address).with("policy_context", "recipient");
+        self.home.ask(&question).contains("550")
+    }
+
+    fn knows(&self, address: &str, limit: Duration) {
+        wait::true_within(&format!("{address} to be refused"), limit, || self.refuses(address));
+    }
+
+    fn stderr(&self) -> String {
+        self.daemon.as_ref().map(Daemon::stderr).unwrap_or_default()
+    }
+
+    fn says(&self, words: &str) {
+        self.daemon.as_ref().expect("it runs").says(&[words]);
+    }
+
+    fn forgets(&self, address: &str, limit: Duration) {
+        wait::true_within(&format!("{address} to pass"), limit, || !self.refuses(address));
+    }
+}
+
+#[test]
+fn what_is_changed_on_one_relay_holds_on_all_within_a_second() {
+    let valkey = Valkey::start(FORGETFUL);
+    let [a, b] = ["a", "b"].map(|name| Relay::of(&valkey, name).started());
+    a.suppress(&["add", "one@example.net"]);
+    b.knows("one@example.net", SOON);
+    b.suppress(&["remove", "one@example.net"]);
+    a.forgets("one@example.net", SOON);
+    let list: String = (0..500).map(|n| format!("user{n}@example.net\n")).collect();
+    std::fs::write(a.home.path("list"), list).unwrap();
+    a.suppress(&["import", a.home.path("list").to_str().unwrap()]);
+    b.knows("user499@example.net", SOON);
+    b.suppress(&["remove", "--domain", "example.net"]);
+    a.forgets("user0@example.net", SOON);
+    a.forgets("user499@example.net", SOON);
+}
+
+#[test]
+fn a_new_relay_knows_everything_before_it_answers() {
+    let valkey = Valkey::start(FORGETFUL);
+    let a = Relay::of(&valkey, "a").started();
+    a.suppress(&["add", "one@example.net", "two@example.net"]);
+    a.suppress(&["remove", "two@example.net"]);
+    until_stored(&valkey, 2);
+    let b = Relay::of(&valkey, "b");
+    b.suppress(&["add", "own@example.net"]);
+    let b = b.started();
+    assert!(b.refuses("one@example.net") && !b.refuses("two@example.net"));
+    a.knows("own@example.net", SOON);
+}
+
+#[test]
+fn a_relay_that_was_away_catches_up_by_its_position_or_by_everything() {
+    let valkey = Valkey::start(FORGETFUL);
+    let a = Relay::of(&valkey, "a").started();
+    let mut b = Relay::of(&valkey, "b").started();
+    a.suppress(&["add", "old@example.net"]);
+    b.knows("old@example.net", SOON);
+    for trim in [false, true] {
+        b.daemon = None;
+        let new = format!("new{trim}@example.net");
+        a.suppress(&["add", &new]);
+        a.suppress(&["remove", "old@example.net"]);
+        b.suppress(&["add", &format!("own{trim}@example.net")]);
+        wait::until("the change to be told", SOON, || {
+            let record: Option<String> = valkey.ask(&["HGET", ENTRIES, &new]).unwrap();
+            record
+        });
+        if trim {
+            let _: i64 = valkey.ask(&["XTRIM", "{gatepost}:changes", "MAXLEN", "0"]).unwrap();
+        }
+        b.start();
+        b.knows(&new, wait::LONG);
+        b.forgets("old@example.net", wait::LONG);
+        a.knows(&format!("own{trim}@example.net"), wait::LONG);
+        let read_everything = b.stderr().contains("know the same");
+        assert_eq!(read_everything, trim, "{}", b.stderr());
+        a.suppress(&["add", "old@example.net"]);
+        b.knows("old@example.net", SOON);
+    }
+}
+
+#[test]
+fn a_store_that_comes_back_empty_is_filled_again_and_nothing_is_forgotten() {
+    let mut valkey = Valkey::start(FORGETFUL);
+    let [a, b] = ["a", "b"].map(|name| Relay::of(&valkey, name).started());
+    a.suppress(&["add", "kept@example.net", "removed@example.net"]);
+    b.knows("removed@example.net", SOON);
+    valkey.kill();
+    b.suppress(&["remove", "removed@example.net"]);
+    a.suppress(&["add", "meanwhile@example.net"]);
+    a.knows("meanwhile@example.net", SOON);
+    b.forgets("removed@example.net", SOON);
+    assert!(a.refuses("kept@example.net") && b.refuses("kept@example.net"));
+    valkey.run();
+    a.forgets("removed@example.net", wait::LONG);
+    b.knows("meanwhile@example.net", wait::LONG);
+    until_stored(&valkey, 3);
+    assert!(a.refuses("kept@example.net") && b.refuses("kept@example.net"));
+    for relay in [&a, &b] {
+        assert_eq!(relay.stderr().matches("store is away").count(), 1, "{}", relay.stderr());
+    }
+}
+
+#[test]
+fn a_store_that_went_back_in_time_is_told_again() {
+    let mut valkey = Valkey::start(FORGETFUL);
+    let [a, b] = ["a", "b"].map(|name| Relay::of(&valkey, name).started());
+    a.suppress(&["add", "first@example.net", "gone@example.net"]);
+    b.knows("gone@example.net", SOON);
+    let _: String = valkey.ask(&["SAVE"]).unwrap();
+    a.suppress(&["remove", "gone@example.net"]);
+    a.suppress(&["add", "second@example.net"]);
+    b.knows("second@example.net", SOON);
+    valkey.kill();
+    valkey.run();
+    until_stored(&valkey, 3);
+    wait::until("the removal to be told again", wait::LONG, || {
+        let record: String = valkey.ask(&["HGET", ENTRIES, "gone@example.net"]).unwrap();
+        record.contains("\nr\t").then_some(())
+    });
+    let c = Relay::of(&valkey, "c").started();
+    assert!(c.refuses("second@example.net") && !c.refuses("gone@example.net"));
+    assert!(!a.refuses("gone@example.net") && !b.refuses("gone@example.net"));
+}
+
+#[test]
+fn changes_of_both_sides_while_the_store_is_away_meet_by_their_time() {
+    let mut valkey = Valkey::start(FORGETFUL);
+    let [a, b] = ["a", "b"].map(|name| Relay::of(&valkey, name).started());
+    a.suppress(&["add", "x@example.net", "y@example.net"]);
+    b.knows("y@example.net", SOON);
+    valkey.kill();
+    a.suppress(&["remove", "x@example.net"]);
+    b.suppress(&["add", "x@example.net", "--note", "later"]);
+    a.suppress(&["add", "y@example.net", "--note", "earlier"]);
+    b.suppress(&["remove", "y@example.net"]);
+    valkey.run();
+    a.knows("x@example.net", wait::LONG);
+    a.forgets("y@example.net", wait::LONG);
+    b.knows("x@example.net", wait::LONG);
+    b.forgets("y@example.net", wait::LONG);
+}
+
+#[test]
+fn a_store_that_takes_no_changes_gets_them_later() {
+    let valkey = Valkey::start(FORGETFUL);
+    let [a, b] = ["a", "b"].map(|name| Relay::of(&valkey, name).started());
+    let _: String = valkey.ask(&["CONFIG", "SET", "maxmemory", "1"]).unwrap();
+    a.suppress(&["add", "one@example.net"]);
+    a.knows("one@example.net", SOON);
+    a.says("The fleet's store takes no changes");
+    assert!(!b.refuses("one@example.net"));
+    let _: String = valkey.ask(&["CONFIG", "SET", "maxmemory", "0"]).unwrap();
+    b.knows("one@example.net", wait::LONG);
+    a.says("takes changes again");
+}
+
+#[test]
+fn a_read_only_replica_is_followed() {
+    let (valkey, replica) = (Valkey::start(FORGETFUL), Valkey::start(FORGETFUL));
+    let a = Relay::of(&valkey, "a").started();
+    a.suppress(&["add", "one@example.net"]);
+    until_stored(&valkey, 1);
+    let port = valkey.port().to_string();
+    let _: String = replica.ask(&["REPLICAOF", "127.0.0.1", &port]).unwrap();
+    until_stored(&replica, 1);
+    let b = Relay::of(&replica, "b").started();
+    assert!(b.refuses("one@example.net"));
+    b.suppress(&["add", "two@example.net"]);
+    b.knows("two@example.net", SOON);
+    b.says("takes no changes");
+    a.suppress(&["remove", "one@example.net"]);
+    b.forgets("one@example.net", SOON);
+    let _: String = replica.ask(&["REPLICAOF", "NO", "ONE"]).unwrap();
+    until_stored(&replica, 2);
+}
+
+#[test]
+fn a_store_that_stands_still_or_cuts_connections_costs_nothing_but_time() {
+    let valkey = Valkey::start(FORGETFUL);
+    let [a, b] = ["a", "b"].map(|name| Relay::of(&valkey, name).started());
+    valkey.signal(Signal::STOP);
+    a.suppress(&["add", "one@example.net"]);
+    a.knows("one@example.net", SOON);
+    b.suppress(&["add", "two@example.net"]);
+    b.knows("two@example.net", SOON);
+    valkey.signal(Signal::CONT);
+    b.knows("one@example.net", wait::LONG);
+    a.knows("two@example.net", wait::LONG);
+    for n in 0..5 {
+        let _: i64 = valkey.ask(&["CLIENT", "KILL", "TYPE", "normal"]).unwrap();
+        let address = format!("cut{n}@example.net");
+        a.suppress(&["add", &address]);
+        b.knows(&address, wait::LONG);
+    }
+    for relay in [&a, &b] {
+        assert!(relay.stderr().matches("store is away").count() <= 2, "{}", relay.stderr());
+    }
+}
+
+#[test]
+fn garbage_in_the_store_harms_nobody() {
+    let valkey = Valkey::start(FORGETFUL);
+    let a = Relay::of(&valkey, "a").started();
+    let newer = "9\nof another world";
+    for (field, value) in [("no address", "1"), ("bad@example.net", "\u{1}\u{2}"), ("newer@example.net", newer)] {
+        let _: i64 = valkey.ask(&["HSET", ENTRIES, field, value]).unwrap();
+        let _: String = valkey.ask(&["XADD", "{gatepost}:changes", "*", "a", field, "r", value]).unwrap();
+    }
+    let _: String = valkey.ask(&["XADD", "{gatepost}:changes", "*", "a", "alone"]).unwrap();
+    a.suppress(&["add", "good@example.net", "bad@example.net", "newer@example.net"]);
+    let b = Relay::of(&valkey, "b").started();
+    b.knows("good@example.net", SOON);
+    b.knows("bad@example.net", SOON);
+    let kept: String = valkey.ask(&["HGET", ENTRIES, "newer@example.net"]).unwrap();
+    assert_eq!(kept, newer, "what a newer gatepost wrote stays");
+    assert_eq!(a.stderr().matches("is passed over").count(), 1, "{}", a.stderr());
+}
+
+#[test]
+fn a_relay_starts_without_its_store_and_says_so() {
+    let mut valkey = Valkey::start(FORGETFUL);
+    valkey.kill();
+    let a = Relay::of(&valkey, "a").started();
+    a.says("does not know the fleet's list yet");
+    a.suppress(&["add", "one@example.net"]);
+    a.knows("one@example.net", SOON);
+    valkey.run();
+    until_stored(&valkey, 1);
+}
+
+#[test]
+fn two_namespaces_are_two_fleets() {
+    let valkey = Valkey::start(FORGETFUL);
+    let a = Relay::of(&valkey, "a").started();
+    let other = Relay::in_namespace(&valkey, "a", "other").started();
+    let same = Relay::of(&valkey, "b").started();
+    a.suppress(&["add", "one@example.net"]);
+    same.knows("one@example.net", SOON);
+    assert!(!other.refuses("one@example.net"));
+}
+
+const ENTRIES: &str = "{gatepost}:entries";
+
+/// Waits until the store has records of so many addresses.
+fn until_stored(valkey: &Valkey, count: u64) {
+    wait::until(&format!("{count} records in the store"), wait::LONG, || {
+        (valkey.ask::<u64>(&["HLEN", ENTRIES]).ok()? == count).then_some(())
+    });
+}
