@@ -304,3 +304,6 @@ fn remember(tx: &Connection, (name, value): (&str, &str)) -> Result<(), Fault> {
     tx.prepare_cached("INSERT OR REPLACE INTO fleet (name, value) VALUES (?1, ?2)")?.execute([name, value])?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

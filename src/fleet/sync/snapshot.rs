@@ -141,7 +141,7 @@ impl Session<'_> {
     }
 
     /// Some of a hash.
-    async fn page(&mut self, hash: &str, cursor: u64) -> Result<Page, Fault> {
+    pub(super) async fn page(&mut self, hash: &str, cursor: u64) -> Result<Page, Fault> {
         let mut question = redis::cmd("HSCAN");
         question.arg(self.keys().of(hash)).arg(cursor).arg("COUNT").arg(SCAN);
         let (next, pairs): (u64, Vec<RawPair>) = question.query_async(self.link()).await?;
@@ -224,12 +224,12 @@ struct Window {
 }
 
 /// A name and a value, as they come.
-type RawPair = (Vec<u8>, Vec<u8>);
+pub(super) type RawPair = (Vec<u8>, Vec<u8>);
 
 /// A part of a hash, and the cursor of the next.
-struct Page {
-    pairs: Vec<RawPair>,
-    next: Option<u64>,
+pub(super) struct Page {
+    pub(super) pairs: Vec<RawPair>,
+    pub(super) next: Option<u64>,
 }
 
 struct Remote {
