@@ -84,7 +84,11 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Fat
     let writer = Writer::start(&config.event_log_output, lines).map_err(Fatal::EventLog)?;
 
     let fleet = FleetSide::start(&config).map_err(|e| Fatal::System("share with the fleet", e))?;
-    fleet.first_list(&config).await;
+    if !first_list(&fleet, &config, &mut signals).await {
+        fleet.stop();
+        writer.finish();
+        return Ok(());
+    }
     let store_path = config.store_path();
     let index = Arc::new(Index::default());
     let confirmer = Arc::new(Confirmer::new(&store_path));
@@ -194,6 +198,20 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Fat
     drop((server, office, house, stamping));
     writer.finish();
     Ok(())
+}
+
+/// Waits for the list of the fleet where that is needed; `false` where the daemon is to stop meanwhile.
+async fn first_list(fleet: &FleetSide, config: &Config, signals: &mut Signals) -> bool {
+    let mut waited = std::pin::pin!(fleet.first_list(config));
+    loop {
+        tokio::select! {
+            () = &mut waited => return true,
+            wake = signals.next() => match wake {
+                Some(Wake::Reload) => {}
+                Some(Wake::Stop) | None => return false,
+            },
+        }
+    }
 }
 
 async fn drained(server: &Server, tasks: &mut JoinSet<()>) {
