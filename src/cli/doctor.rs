@@ -4,6 +4,7 @@
 use super::output::{Console, Failure};
 use super::{check, exit};
 use crate::daemon::Config;
+use crate::daemon::config::DEFAULT_PATH;
 use crate::doctor::send_test::{self, SendError, SendTest, Step};
 use crate::doctor::{Check, Fault, Group, Report, Severity, Site, Verdict, examine};
 use crate::mail::Address;
@@ -37,7 +38,7 @@ pub struct DoctorArgs {
     wait: i64,
 }
 
-const GROUPS: [Group; 4] = [Group::Postfix, Group::Daemon, Group::Aws, Group::Logs];
+const GROUPS: [Group; 5] = [Group::Postfix, Group::Daemon, Group::Fleet, Group::Aws, Group::Logs];
 
 /// Looks, and prints what it found; 1 where anything is an error or a warning.
 ///
@@ -48,9 +49,10 @@ pub fn run(args: &DoctorArgs, config: Option<&Path>, json: bool, console: &mut C
     if let Some(from) = args.from.as_deref().filter(|_| args.send_test) {
         return send(args, from, &read.config, json, console);
     }
-    let site = Site::visit(read.config, read.rules, read.findings, args.postfix_dir.clone(), args.root.clone());
+    let file = config.unwrap_or(Path::new(DEFAULT_PATH)).to_owned();
+    let site = Site::visit(file, read.config, read.rules, read.findings, args.postfix_dir.clone(), args.root.clone());
     let report = examine(&site);
-    let shown = report.verdicts.iter().filter(|(_, verdict)| args.verbose || *verdict != Verdict::Sound);
+    let shown = report.verdicts.iter().filter(|(_, verdict)| args.verbose || !verdict.is_sound());
     let shown: Vec<&(Check, Verdict)> = shown.collect();
     if json {
         shown.iter().try_for_each(|(check, verdict)| write_objects(check, verdict, console.out))?;
@@ -106,6 +108,7 @@ fn write_objects(check: &Check, verdict: &Verdict, out: &mut dyn Write) -> io::R
     };
     match verdict {
         Verdict::Sound => writeln!(out, "{}", object("ok", check.sound, None, None)),
+        Verdict::Seen(what) => writeln!(out, "{}", object("ok", what, None, None)),
         Verdict::Skipped(why) => writeln!(out, "{}", object("skipped", why, None, None)),
         Verdict::Faults(faults) => faults.iter().try_for_each(|fault| {
             let object = object(check.severity.as_str(), &fault.what, Some(check.why), Some(&fault.fix));
@@ -123,6 +126,7 @@ fn write_group(group: Group, shown: &[&(Check, Verdict)], paint: Paint, out: &mu
     for (check, verdict) in of_group {
         match verdict {
             Verdict::Sound => writeln!(out, "  {}       {}: {}", paint.green("ok"), check.id, check.sound)?,
+            Verdict::Seen(what) => writeln!(out, "  {}       {}: {what}", paint.green("ok"), check.id)?,
             Verdict::Skipped(why) => writeln!(out, "  skipped  {}: {why}", check.id)?,
             Verdict::Faults(faults) => faults.iter().try_for_each(|fault| write_fault(check, fault, paint, out))?,
         }
@@ -143,7 +147,7 @@ fn summary(report: &Report) -> String {
         faults.map(|(_, verdict)| if let Verdict::Faults(faults) = verdict { faults.len() } else { 0 }).sum::<usize>()
     };
     let counted = |n: usize, noun: &str| format!("{n} {noun}{}", if n == 1 { "" } else { "s" });
-    let sound = report.verdicts.iter().filter(|(_, verdict)| *verdict == Verdict::Sound).count();
+    let sound = report.verdicts.iter().filter(|(_, verdict)| verdict.is_sound()).count();
     let skipped = report.verdicts.iter().filter(|(_, verdict)| matches!(verdict, Verdict::Skipped(_))).count();
     let (errors, warnings, notes) = (count(Severity::Error), count(Severity::Warning), count(Severity::Note));
     format!(

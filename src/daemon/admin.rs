@@ -2,6 +2,7 @@
 //! by default) shows no addresses and changes nothing.
 
 use super::event_log::WriterDesk;
+use super::fleet_view::FleetView;
 use super::guard::Door;
 use super::history::History;
 use super::listeners::Endpoint;
@@ -46,6 +47,8 @@ pub struct Office {
     pub events: Arc<Stats>,
     /// The milter, where there is one.
     pub milter: Option<Arc<crate::milter::Stats>>,
+    /// The fleet, where there is one.
+    pub fleet: Arc<FleetView>,
     /// The writer of the mail log.
     pub log: Arc<WriterDesk>,
     /// A day of rates.
@@ -143,6 +146,8 @@ pub(super) struct Health {
     /// The store of the fleet's limits: `ok`, or why it is away; null where this relay counts for itself. Said, and no
     /// 503: a balancer would take all relays out at once, and mail goes on by each relay's share.
     pub limits_store: Option<String>,
+    /// The same of the store of the fleet's list; null where this relay has a list of its own.
+    pub fleet_store: Option<String>,
     /// Why decision lines wait; said, and no 503: a machine may have no syslog, and is as sound without.
     pub event_log: Option<String>,
 }
@@ -165,6 +170,7 @@ impl Office {
             suppressed_entries: self.house.index.len(),
             milter_sessions: self.milter.as_ref().map(|stats| stats.sessions.load(Relaxed)),
             events: self.events.complaints(unix_now()).into_iter().map(trouble).collect(),
+            fleet_store: self.fleet.trouble().map(|t| t.map_or_else(|| "ok".to_owned(), trouble)),
             limits_store: self.house.shared.as_ref().map(|s| s.trouble().map_or_else(|| "ok".to_owned(), trouble)),
             event_log: self.log.trouble.words().map(trouble),
         };

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::event_log::WriterDesk;
+use super::fleet_view::FleetView;
 use super::reload::ReloadState;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
@@ -35,6 +36,8 @@ pub struct Sources {
     pub events: Arc<Stats>,
     /// The milter.
     pub milter: Arc<crate::milter::Stats>,
+    /// The fleet.
+    pub fleet: Arc<FleetView>,
 }
 
 impl fmt::Debug for Sources {
@@ -113,6 +116,7 @@ impl Collector for Sources {
             gauge(&mut encoder, name, help, value)?;
         }
         self.shared_limits(&mut encoder)?;
+        super::fleet_metrics::encode(&self.fleet, &mut encoder)?;
         super::event_metrics::encode(&self.events, &mut encoder)?;
         super::milter::encode(&self.milter, &mut encoder)
     }

@@ -10,6 +10,8 @@ pub mod event_log;
 mod event_metrics;
 pub mod events;
 pub mod fleet;
+mod fleet_metrics;
+pub mod fleet_view;
 mod guard;
 pub mod history;
 pub mod listeners;

@@ -6,6 +6,7 @@ use super::config::Config;
 use super::event_log::Writer;
 use super::events::EventSide;
 use super::fleet::FleetSide;
+use super::fleet_view::FleetView;
 use super::history::{History, keep_history};
 use super::listeners::{self, Access, Endpoint, Inherited, ListenError, OwnFile};
 use super::metrics::{self, Sources};
@@ -16,7 +17,7 @@ use crate::delegation::server::Bounds;
 use crate::delegation::{Gate, House, Server};
 use crate::events::Stats;
 use crate::events::stats::unix_now;
-use crate::fleet::{self, Keeper, Keys, Limiter, Relay};
+use crate::fleet::{self, Keeper, Keys, Limiter, Relay, Roster};
 use crate::lines::Outlet;
 use crate::meters::{self, Meters};
 use crate::milter::Milter;
@@ -116,7 +117,8 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Fat
     meters.adopt(&first.rules.limits);
     restore_limits(&meters, &config.state_dir);
 
-    let (shared, keeper) = shared_limits(&config, &meters).await?.unzip();
+    let view = Arc::new(FleetView::new(&config, fleet.list.as_ref().map(|list| list.status().clone())));
+    let (shared, keeper) = shared_limits(&config, &meters, &view.roster).await?.unzip();
     let mut house = House::new(Arc::new(first.rules), index, confirmer, meters, outlet);
     house.shared = shared;
     let house = Arc::new(house);
@@ -135,7 +137,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Fat
     let gate = Arc::new(Gate::default());
     let events = Arc::<Stats>::default();
     let milter_stats = Arc::<crate::milter::Stats>::default();
-    let office = office(&config, &house, &state, &writer, &follower, &events, &milter_stats);
+    let office = office(&config, &house, &state, &writer, &follower, (&events, &milter_stats), view);
     let mut milter = MilterSide::new(&config, &house, &milter_stats);
     let mut tasks = JoinSet::new();
     let opened = open_all(&config, &house, &gate, &office, milter.as_mut(), &mut tasks);
@@ -238,8 +240,8 @@ fn office(
     state: &Arc<ReloadState>,
     writer: &Writer,
     follower: &Arc<Follower>,
-    events: &Arc<Stats>,
-    milter: &Arc<crate::milter::Stats>,
+    (events, milter): (&Arc<Stats>, &Arc<crate::milter::Stats>),
+    fleet: Arc<FleetView>,
 ) -> Arc<Office> {
     let (follower, same) = (follower.clone(), follower.clone());
     let started = unix_now();
@@ -251,6 +253,7 @@ fn office(
         store_healthy: Box::new(move || follower.status().trouble.is_none()),
         events: events.clone(),
         milter: milter.clone(),
+        fleet: fleet.clone(),
     });
     let served = config.milter.is_some().then(|| milter.clone());
     let store = StoreHealth(Box::new(move || same.status().trouble.map(|t| t.to_string())));
@@ -261,6 +264,7 @@ fn office(
         store,
         events: events.clone(),
         milter: served,
+        fleet,
         log: writer.desk.clone(),
         history: History::default(),
         started,
@@ -347,7 +351,11 @@ async fn reload_config(config: &mut Config, file: Option<PathBuf>, reloader: &Re
 
 /// The limits that are counted in the store of a fleet, asked once before anybody is answered. A store that is away
 /// keeps nobody from being answered.
-async fn shared_limits(config: &Config, meters: &Arc<Meters>) -> Result<Option<(Arc<Limiter>, Keeper)>, Fatal> {
+async fn shared_limits(
+    config: &Config,
+    meters: &Arc<Meters>,
+    roster: &Arc<Roster>,
+) -> Result<Option<(Arc<Limiter>, Keeper)>, Fatal> {
     let Some(url) = config.fleet.limits.clone() else { return Ok(None) };
     // Where the list is in the same store, the relay says there that it is at work.
     let beats = config.fleet.suppression.as_ref() != Some(&url);
@@ -360,6 +368,8 @@ async fn shared_limits(config: &Config, meters: &Arc<Meters>) -> Result<Option<(
             .ok()
             .and_then(|n| n.parse().ok())
             .unwrap_or(1),
+        // Else what follows the list reads the members, and where they are in it.
+        roster: config.fleet.suppression.is_none().then(|| roster.clone()),
     };
     let (limiter, mut keeper) = Keeper::new(setup, meters.clone());
     keeper.greet().await;

@@ -59,6 +59,8 @@ struct Status {
     refusals: Vec<Refusal>,
     limits: Limits,
     events: Events,
+    /// `null`: this relay is in no fleet.
+    fleet: Option<super::fleet_view::Shown>,
 }
 
 #[derive(Serialize)]
@@ -221,6 +223,7 @@ impl Office {
                     .collect(),
             },
             events: self.events_now(now),
+            fleet: self.fleet_now(addresses),
         }
     }
 
@@ -327,7 +330,11 @@ fn in_words(health: &Health) -> Vec<String> {
     let store = health.suppression_store.iter().map(|trouble| format!("Suppression list: {trouble}"));
     let log = health.event_log.iter().map(|trouble| format!("Mail log: {trouble}"));
     let events = health.events.iter().map(|trouble| format!("Events: {trouble}"));
-    policy.chain(store).chain(log).chain(events).collect()
+    let away = |trouble: &&String| *trouble != "ok";
+    let list = health.fleet_store.iter().filter(away).map(|trouble| format!("Fleet, the store of the list: {trouble}"));
+    let limits =
+        health.limits_store.iter().filter(away).map(|trouble| format!("Fleet, the store of limits: {trouble}"));
+    policy.chain(store).chain(log).chain(events).chain(list).chain(limits).collect()
 }
 
 fn text(bytes: &[u8]) -> String {

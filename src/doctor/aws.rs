@@ -52,30 +52,12 @@ fn queues(site: &Site, urls: &[String], report: &mut Report) {
         }
     }
     for check in QUEUES {
-        let of_check: Vec<Verdict> =
-            found.iter().filter(|(other, _)| *other == check).map(|(_, v)| v.clone()).collect();
-        report.add(check, together(of_check));
+        let of_check = found.iter().filter(|(other, _)| *other == check).map(|(_, verdict)| verdict.clone());
+        report.add(check, Verdict::together(of_check));
     }
     // (Said beside the clock of the files.)
     let clocks = found.into_iter().filter(|(check, verdict)| *check == c::CLOCK && *verdict != Verdict::Sound);
     clocks.for_each(|(check, verdict)| report.add(check, verdict));
-}
-
-/// Faults of any; else the first thing that could not be looked at; else all is well.
-fn together(verdicts: Vec<Verdict>) -> Verdict {
-    let mut faults = Vec::new();
-    let mut skipped = None;
-    for verdict in verdicts {
-        match verdict {
-            Verdict::Faults(more) => faults.extend(more),
-            Verdict::Skipped(why) => skipped = skipped.or(Some(why)),
-            Verdict::Sound => {}
-        }
-    }
-    match skipped {
-        Some(why) if faults.is_empty() => Verdict::Skipped(why),
-        _ => faults.into(),
-    }
 }
 
 fn judge(site: &Site, url: &str, inspection: &Inspection, found: &mut Vec<(Check, Verdict)>) {

@@ -91,6 +91,8 @@ catalogue! {
         "gatepost cannot change headers by an older one: messages are not stamped";
     BOUNCE_FILTER: Postfix Warning "bounce-filter", "bounces go through the milter where they need a sender",
         "SES refuses the null sender: without the milter bounce_sender is never put in, and bounces are lost; without bounce_sender the milter has nothing to do with them";
+    PROXY_PROTOCOL: Postfix Error "proxy-protocol", "the PROXY header is read where a load balancer sends it",
+        "a service that waits for a header which nobody sends refuses all mail, and one that does not read it refuses the balancer's, or sees its address alone";
     RELAYHOST: Postfix Error "relayhost", "mail goes to a relay host, not by MX",
         "without one Postfix delivers by itself over port 25, which AWS blocks, and nothing goes by SES";
     RELAY_PORT: Postfix Error "relay-port", "the relay host is asked on a submission port",
@@ -112,6 +114,8 @@ catalogue! {
         "the daemon does not start with it, and does not take it at a reload";
     CONFIG_WARNINGS: Daemon Warning "config-warnings", "gatepost.toml has no warnings",
         "something in it does not do what it seems to";
+    CONFIG_ACCESS: Daemon Error "config-access", "the daemon may read gatepost.toml, and of a password in it nobody else",
+        "whoever may log in here may change the list of the whole fleet, or the daemon does not start again";
     POLICY: Daemon Error "policy", "the policy folder has no problems",
         "the daemon keeps the rules that it had; a new one starts with the last good copy, or not at all";
     POLICY_WARNINGS: Daemon Warning "policy-warnings", "the policy folder has no warnings",
@@ -142,6 +146,31 @@ catalogue! {
         "AWS refuses requests that are minutes off, entries expire at the wrong time, and logs do not join";
     FD_LIMIT: Daemon Warning "fd-limit", "the daemon may open enough files",
         "connections beyond it are not accepted, and their questions fall to default_action";
+
+    FLEET_STORE: Fleet Error "fleet-store", "the store of the fleet answers",
+        "the relays do not hear of each other's bounces, and each counts limits for itself";
+    FLEET_WRITES: Fleet Error "fleet-writes", "the store takes writes",
+        "bounces wait on the relay that read them, and each relay counts limits for itself";
+    FLEET_EVICTION: Fleet Error "fleet-eviction", "the store drops nothing when it is full",
+        "counters begin anew, events count twice, or the list goes at once and every relay has to send it again, into a full store";
+    FLEET_MEMORY: Fleet Warning "fleet-memory", "the store has room",
+        "a full store takes no entry and counts no limit";
+    FLEET_PERSISTENCE: Fleet Warning "fleet-persistence", "the store keeps its data over a restart",
+        "nothing is lost, for the relays have it all and send it again; until then a new relay knows nothing, and limits begin anew";
+    FLEET_CLOCK: Fleet Warning "fleet-clock", "the store's clock is this relay's",
+        "of two changes of an entry the later one counts, and a relay whose clock is ahead is always the later one";
+    FLEET_NAMESPACE: Fleet Warning "fleet-namespace", "no other fleet is in the store",
+        "a relay that was given another namespace shares nothing with this one";
+    FLEET_NAME: Fleet Error "fleet-name", "every relay has a name of its own",
+        "two relays of one name count as one: each takes twice its share of a limit while the store is away, and each believes to hold the other's events";
+    FLEET_MEMBERS: Fleet Warning "fleet-members", "every relay that was heard of lately is at work",
+        "its share of the mail comes to the others, and while the store is away each of them lets through more, or less, than its share";
+    FLEET_LAG: Fleet Warning "fleet-lag", "every relay has heard of all changes",
+        "it lets mail through to recipients that the others refuse";
+    FLEET_DAEMON: Fleet Error "fleet-daemon", "the running daemon is in the fleet",
+        "what this relay learns stays on it, or it counts limits for itself";
+    FLEET_SHARES: Fleet Note "fleet-shares", "list and limits are both shared",
+        "behind a load balancer a client's mail comes to every relay";
 
     QUEUE: Aws Error "queue", "the queue answers",
         "no event comes: bounces and complaints close no door";

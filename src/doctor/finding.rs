@@ -10,6 +10,8 @@ pub enum Group {
     Postfix,
     /// Configuration, policy, the running daemon, its folders.
     Daemon,
+    /// What several relays share, and the relays.
+    Fleet,
     /// Queue, dead-letter queue, events.
     Aws,
     /// The mail logs, and who stands between them and gatepost.
@@ -56,6 +58,8 @@ pub struct Fault {
 pub enum Verdict {
     /// All is well.
     Sound,
+    /// All is well, and this is what was seen.
+    Seen(String),
     /// At least one fault.
     Faults(Vec<Fault>),
     /// It could not be looked at, and why.
@@ -76,6 +80,7 @@ impl Group {
         match self {
             Self::Postfix => "Postfix",
             Self::Daemon => "Daemon",
+            Self::Fleet => "Fleet",
             Self::Aws => "AWS",
             Self::Logs => "Logs",
         }
@@ -119,6 +124,32 @@ impl Verdict {
     #[must_use]
     pub fn fault_if(is_wrong: bool, what: impl Into<String>, fix: impl Into<String>) -> Self {
         if is_wrong { Fault::new(what, fix).into() } else { Self::Sound }
+    }
+
+    /// Whether all is well.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        matches!(self, Self::Sound | Self::Seen(_))
+    }
+
+    /// One of several: faults of any; else the first thing that could not be looked at; else all is well.
+    #[must_use]
+    pub fn together(verdicts: impl IntoIterator<Item = Self>) -> Self {
+        let mut faults = Vec::new();
+        let (mut skipped, mut seen) = (None, Vec::new());
+        for verdict in verdicts {
+            match verdict {
+                Self::Faults(more) => faults.extend(more),
+                Self::Skipped(why) => skipped = skipped.or(Some(why)),
+                Self::Seen(what) => seen.push(what),
+                Self::Sound => {}
+            }
+        }
+        match skipped {
+            Some(why) if faults.is_empty() => Self::Skipped(why),
+            None if faults.is_empty() && !seen.is_empty() => Self::Seen(seen.join("; ")),
+            _ => faults.into(),
+        }
     }
 }
 

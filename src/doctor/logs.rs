@@ -2,6 +2,7 @@
 
 use super::access::{READ, User, mode_of};
 use super::aws::SES_TAKES;
+use super::balancer;
 use super::catalogue as c;
 use super::finding::{Fault, Report, Verdict};
 use super::service::user;
@@ -27,8 +28,8 @@ const LEAST_LINES: usize = 20;
 /// Which share of lines may be of another form, in percent: other programs write to the mail facility too.
 const MOST_UNKNOWN: usize = 10;
 
-/// So many mails from one address are no accident.
-const LEAST_ARRIVALS: usize = 200;
+/// How Postfix tells of a client that says nothing.
+const WENT_SILENTLY: &[u8] = b"lost connection after CONNECT from ";
 
 /// What the ends of the logs hold.
 #[derive(Debug, Default)]
@@ -37,8 +38,11 @@ pub(super) struct Scan {
     unknown: usize,
     of_postfix: usize,
     of_gatepost: usize,
-    arrivals: usize,
-    clients: HashSet<IpAddr>,
+    pub(super) arrivals: usize,
+    /// Who brought mail.
+    pub(super) clients: HashSet<IpAddr>,
+    /// Who connected and went without a word, as the health check of a load balancer does.
+    pub(super) silent: HashSet<IpAddr>,
     /// Mails that SES took long ago.
     sent: usize,
     of_events: usize,
@@ -71,7 +75,10 @@ impl Scan {
         match line.ident.rsplit(|b| *b == b'/').next() {
             Some(b"ses-events") => (self.of_events, self.of_gatepost) = (self.of_events + 1, self.of_gatepost + 1),
             Some(b"gatepost") => self.of_gatepost += 1,
-            _ if line.ident.contains(&b'/') => self.of_postfix += 1,
+            _ if line.ident.contains(&b'/') => {
+                self.of_postfix += 1;
+                self.silent.extend(line.text.strip_prefix(WENT_SILENTLY).and_then(address));
+            }
             _ => {}
         }
         match line.entry() {
@@ -104,7 +111,7 @@ pub(super) fn check(site: &Site, scan: &Scan, report: &mut Report) {
     let fix = "$template of rsyslog: RSYSLOG_FileFormat (RFC 3339) or RSYSLOG_TraditionalFileFormat";
     report.add(c::LOGS_PARSED, Verdict::fault_if(unknown, what, fix));
     report.add(c::LOGS_OF_GATEPOST, of_gatepost(site, &files, scan, journal));
-    report.add(c::CLIENTS, clients(scan));
+    report.add(c::CLIENTS, balancer::clients(site, scan));
 }
 
 /// The files of the logs, and the folders that cannot be looked into.
@@ -250,14 +257,6 @@ fn of_gatepost(site: &Site, files: &[PathBuf], scan: &Scan, journal: bool) -> Ve
             Verdict::fault_if(written > 0.0 && scan.of_gatepost == 0, what, fix)
         }
     }
-}
-
-fn clients(scan: &Scan) -> Verdict {
-    let one = scan.clients.iter().next().filter(|ip| scan.clients.len() == 1 && !ip.is_loopback());
-    let Some(ip) = one.filter(|_| scan.arrivals >= LEAST_ARRIVALS) else { return Verdict::Sound };
-    let what = format!("the last {} mails all came from {ip}", scan.arrivals);
-    let fix = "# with the proxy protocol on in the load balancer\nsmtpd_upstream_proxy_protocol = haproxy";
-    Fault::new(what, fix).into()
 }
 
 /// The address in `host[10.0.0.1]`.

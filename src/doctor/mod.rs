@@ -3,9 +3,11 @@
 
 mod access;
 mod aws;
+mod balancer;
 pub mod catalogue;
 mod fallback;
 mod finding;
+mod fleet;
 mod lists;
 mod logs;
 mod milters;
@@ -36,6 +38,7 @@ pub fn examine(site: &Site) -> Report {
             fallback::check(site, postfix, &mut report);
             sockets::check(site, postfix, &mut report);
             milters::check(site, postfix, &mut report);
+            balancer::check(postfix, &mut report);
             relay::check(postfix, &mut report);
             relay::selinux(site, &mut report);
         }
@@ -45,6 +48,7 @@ pub fn examine(site: &Site) -> Report {
         }
     }
     service::check(site, &mut report);
+    fleet::check(site, &mut report);
     let scan = logs::Scan::of(site);
     aws::check(site, &scan, &mut report);
     logs::check(site, &scan, &mut report);

@@ -1,6 +1,6 @@
 //! The daemon: its files, its answers, its folders, its limits.
 
-use super::access::{ENTER, User, WRITE, mode_of};
+use super::access::{ENTER, READ, User, WRITE, mode_of};
 use super::catalogue as c;
 use super::finding::{Check, Fault, Report, Verdict};
 use super::running::Asked;
@@ -12,6 +12,7 @@ use crate::store::{Reader, StoreError};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -27,6 +28,7 @@ const SLACK: Duration = Duration::from_secs(60);
 /// Looks at all of it.
 pub(super) fn check(site: &Site, report: &mut Report) {
     files(site, report);
+    report.add(c::CONFIG_ACCESS, config_access(site));
     answers(site, report);
     report.add(c::VERSION, version(site));
     report.add(c::SECOND_INSTANCE, second_instances(site));
@@ -57,6 +59,26 @@ fn files(site: &Site, report: &mut Report) {
         };
         report.add(check, found.map(fault).collect::<Vec<_>>());
     }
+}
+
+/// A password of a store stands in it, or not.
+fn config_access(site: &Site) -> Verdict {
+    let file = &site.config_file;
+    let secret = site.config.fleet.stores().iter().any(|store| store.has_password());
+    let Ok(about) = fs::metadata(file) else { return Verdict::Sound };
+    let fix = format!("chown root:{SERVICE_USER} {0} && chmod 0640 {0}", file.display());
+    if secret && about.permissions().mode() & 0o007 != 0 {
+        let what = format!("{} has a password in it, and everybody may read it: {}", file.display(), mode_of(file));
+        return Fault::new(what, fix).into();
+    }
+    let obstacle = user(site).and_then(|user| user.obstacle(READ, file, Path::new("/")));
+    let fault = |obstacle: PathBuf| {
+        Fault::new(
+            format!("the daemon may not read {}: {} is {}", file.display(), obstacle.display(), mode_of(&obstacle)),
+            fix,
+        )
+    };
+    obstacle.map(fault).into()
 }
 
 fn answers(site: &Site, report: &mut Report) {
@@ -128,6 +150,8 @@ fn claims(config: &Config) -> BTreeSet<String> {
     let mut claims =
         BTreeSet::from([config.store_path().display().to_string(), config.state_dir.display().to_string()]);
     match config.events.as_ref().map(|events| &events.source) {
+        // A fleet has one list, whoever of it reads an event.
+        Some(EventSource::Sqs(_)) if config.fleet.suppression.is_some() => {}
         Some(EventSource::Sqs(urls)) => claims.extend(urls.iter().cloned()),
         Some(EventSource::Spool(folder)) => _ = claims.insert(folder.display().to_string()),
         None => {}

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 /// The installation.
 #[derive(Debug)]
 pub struct Site {
+    /// Where `gatepost.toml` is.
+    pub config_file: PathBuf,
     /// `gatepost.toml`, as far as it could be read.
     pub config: Config,
     /// The policy, where it has no problems.
@@ -31,6 +33,7 @@ impl Site {
     /// Asks Postfix and the daemon what they are like.
     #[must_use]
     pub fn visit(
+        config_file: PathBuf,
         config: Config,
         rules: Option<Rules>,
         problems: Vec<Problem>,
@@ -39,7 +42,7 @@ impl Site {
     ) -> Self {
         let postfix = Postfix::read(postfix_dir.as_deref());
         let running = Running::ask(&config);
-        Self { config, rules, problems, postfix_dir, root, running, postfix }
+        Self { config_file, config, rules, problems, postfix_dir, root, running, postfix }
     }
 
     /// A file of another program.

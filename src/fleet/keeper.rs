@@ -5,7 +5,7 @@ use super::limiter::{Failure, Line, SCRIPT, ask};
 use super::members::{self, BEAT, Heart, Member, PRESENT};
 use super::news::News;
 use super::script::proof;
-use super::{Keys, Limiter, Link, Patience, Relay, StoreUrl, connect};
+use super::{Keys, Limiter, Link, Patience, Relay, Roster, StoreUrl, connect};
 use crate::meters::Meters;
 use redis::RedisResult;
 use std::sync::Arc;
@@ -42,6 +42,8 @@ pub struct Setup {
     pub beats_as: Option<Relay>,
     /// How many relays there were when they were last counted.
     pub relays: u32,
+    /// Where the members are noted; `None`: that is done elsewhere.
+    pub roster: Option<Arc<Roster>>,
 }
 
 /// The task that a limiter needs.
@@ -51,6 +53,7 @@ pub struct Keeper {
     url: StoreUrl,
     ca: Option<Vec<u8>>,
     heart: Option<Heart>,
+    roster: Option<Arc<Roster>>,
     news: News,
     pause: Duration,
 }
@@ -66,6 +69,7 @@ impl Keeper {
             url: setup.url,
             ca: setup.ca,
             heart: setup.beats_as.map(Heart::new),
+            roster: setup.roster,
             news: News::default(),
             pause: PAUSE.0,
         };
@@ -158,6 +162,9 @@ impl Keeper {
         let Some(mut link) = line.link() else { return };
         match self.members(&mut link).await {
             Ok(members) => {
+                if let Some(roster) = &self.roster {
+                    roster.note(&members);
+                }
                 let present = members.iter().filter(|member| member.is_present()).count();
                 let present = u32::try_from(present).unwrap_or(u32::MAX);
                 let steady = line.since.elapsed() > PRESENT;

@@ -12,7 +12,7 @@ use std::fmt;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::Notify;
 
 /// How long a question waits for the store: long beside a round trip, short beside a client's patience.
@@ -69,6 +69,8 @@ pub struct Limiter {
     answered: AtomicU64,
     fallbacks: [AtomicU64; Fallback::ALL.len()],
     trouble: Mutex<Option<String>>,
+    /// Since when the store answers or is away.
+    since: Mutex<SystemTime>,
 }
 
 /// Connections that have proved themselves.
@@ -150,6 +152,7 @@ impl Limiter {
             answered: AtomicU64::new(0),
             fallbacks: Default::default(),
             trouble: Mutex::default(),
+            since: Mutex::new(SystemTime::now()),
         }
     }
 
@@ -200,6 +203,7 @@ impl Limiter {
         let before = self.line.compare_and_swap(line, None);
         if before.as_ref().is_some_and(|before| Arc::ptr_eq(before, line)) {
             self.set_trouble(Some(failure.to_string()));
+            self.turn();
             self.opened.notify_one();
         }
     }
@@ -207,7 +211,18 @@ impl Limiter {
     /// Closes the breaker.
     pub(super) fn close(&self, line: Arc<Line>) {
         self.set_trouble(None);
+        self.turn();
         self.line.store(Some(line));
+    }
+
+    fn turn(&self) {
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner) = SystemTime::now();
+    }
+
+    /// Since when the store has been answering, or away.
+    #[must_use]
+    pub fn since(&self) -> SystemTime {
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn line(&self) -> Option<Arc<Line>> {

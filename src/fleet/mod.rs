@@ -4,6 +4,7 @@
 
 pub mod claims;
 mod counters;
+mod inspect;
 mod keeper;
 mod keys;
 mod limiter;
@@ -11,15 +12,18 @@ mod link;
 pub mod members;
 mod news;
 mod relay;
+mod roster;
 pub mod script;
 pub mod sent;
 pub mod sync;
 mod url;
 
+pub use inspect::{Inspection, Refusal, inspect};
 pub use keeper::{Keeper, LINKS, Setup};
 pub use keys::Keys;
 pub use limiter::{DEADLINE, Fallback, Limiter, MAX_CHARGES};
 pub use link::{Link, Patience, connect};
 pub use relay::{MAX_NAME_BYTES, Relay};
+pub use roster::{Roster, Row};
 pub use sync::Sync;
 pub use url::{StoreUrl, UrlError};

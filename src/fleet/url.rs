@@ -104,6 +104,12 @@ impl StoreUrl {
     pub fn is_meant(text: &str) -> bool {
         text.split_once("://").is_some_and(|(scheme, _)| scheme.starts_with("redis") || scheme.starts_with("valkey"))
     }
+
+    /// Whether a password is part of it.
+    #[must_use]
+    pub fn has_password(&self) -> bool {
+        self.text != self.to_string()
+    }
 }
 
 /// Without the password.
@@ -218,6 +224,7 @@ mod tests {
     fn a_password_is_not_printed() {
         let text = "rediss://gate:s%40cret@valkey.internal:6380/2";
         assert_eq!(url(text).to_string(), "rediss://gate:***@valkey.internal:6380/2");
+        assert!(url(text).has_password() && !url("redis://gate@h").has_password() && !url("redis://h").has_password());
         assert!(!format!("{:?}", url(text)).contains("cret"));
         let Place::One(info) = url(text).place else { panic!("one server") };
         let settings = info.redis_settings();

@@ -2,9 +2,12 @@
 //! docs/configuration.md and in the man pages, and what other papers say of clients, greps and commands, as
 //! far as it can be tried here.
 
+use crate::asker::Question;
+use crate::aws::add_section;
 use crate::gatepost::Home;
 use crate::ingest::{bounce, delivery};
 use crate::postfix::{Postfix, shipped};
+use crate::valkey::{FORGETFUL, Valkey};
 use crate::wait;
 use gatepost::daemon::{Config, config};
 use gatepost::rules::Problem;
@@ -212,4 +215,37 @@ fn a_working_relay_takes_ten_commands() {
         let is_one = |command: &&str| command.lines().rev().skip(1).all(|line| line.ends_with(['\\', '&']));
         assert!(commands.iter().all(is_one), "{paper}: {commands:#?}");
     }
+}
+
+/// The login of docs/fleet.md lets a relay do all that it does in a store: nothing that it asks is denied.
+#[test]
+fn the_rights_of_a_fleets_login_are_enough() {
+    let paper = fs::read_to_string(shipped("docs/fleet.md")).unwrap();
+    let line = paper.lines().map(str::trim).find(|line| line.starts_with("ACL SETUSER gatepost ")).expect("the login");
+    let store = Valkey::start(FORGETFUL);
+    store.ask::<()>(&line.replace("PASSWORD", "s3cret").split(' ').collect::<Vec<_>>()).unwrap();
+    let limit = "[[limit]]\nname = \"all\"\nkey = \"all\"\nrate = \"100/h\"\n";
+    let home = Home::alone("info@example.com OK\n", limit);
+    let url = store.url().replace("127.", "gatepost:s3cret@127.").replace("/0", "/1");
+    let spool = home.path("spool");
+    fs::create_dir(&spool).unwrap();
+    home.configure(&format!("[suppression]\nstore = \"{url}\"\n[limits]\nstore = \"{url}\"\n"), "");
+    add_section(&home, &format!("[events]\nsource = \"spool\"\nspool_dir = \"{}\"\n", spool.display()));
+    let _daemon = home.start();
+    home.run(&["suppress", "add", "gone@example.net"]);
+    fs::write(home.path("event"), bounce("dead@example.org").to_string()).unwrap();
+    fs::rename(home.path("event"), spool.join("event.json")).unwrap();
+    let length = |key: &str| {
+        store.ask::<String>(&["EVAL", "redis.call('SELECT', 1) return tostring(redis.call('HLEN', ARGV[1]))", "0", key])
+    };
+    wait::until("both entries in the store", wait::LONG, || (length("{gatepost}:entries").ok()? == "2").then_some(()));
+    wait::until("a limit to be counted by the store", wait::LONG, || {
+        home.ask(&Question::data("x"));
+        (home.metric("gatepost_limits_shared_total{result=\"answered\",reason=\"none\"}") > 0.0).then_some(())
+    });
+    assert!(home.run(&["limits", "show"]).contains("all all: "));
+    home.run(&["limits", "reset", "--all"]);
+    let _ = home.command(&["doctor"]).output().unwrap();
+    let denied: redis::Value = store.ask(&["ACL", "LOG"]).unwrap();
+    assert_eq!(denied, redis::Value::Array(Vec::new()));
 }

@@ -6,6 +6,7 @@ use crate::aws::add_section;
 use crate::gatepost::{Daemon, Home, both};
 use crate::postfix::shipped;
 use crate::sockets::free;
+use crate::valkey::{FORGETFUL, Valkey};
 use crate::wait;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,15 +35,18 @@ fn table() -> BTreeMap<String, String> {
     paper("docs/metrics.md").lines().filter_map(row).collect()
 }
 
-/// A daemon that has all there is, and a spool for its events.
-fn standing() -> (Home, Daemon, String, PathBuf) {
+/// A daemon that has all there is, a fleet too, and a spool for its events.
+fn standing() -> (Home, Daemon, String, PathBuf, Valkey) {
+    let store = Valkey::start(FORGETFUL);
     let home = Home::alone("info@example.com OK\n", "[[limit]]\nname = \"all\"\nkey = \"all\"\nrate = \"20/h\"\n");
     let (tcp, spool) = (free("127.0.0.1"), home.path("spool"));
     fs::create_dir(&spool).unwrap();
     home.configure("", &format!(", \"inet:{tcp}\""));
-    add_section(&home, &format!("[events]\nsource = \"spool\"\nspool_dir = \"{}\"\n", spool.display()));
+    let (url, spooling) = (store.url(), spool.display());
+    let shared = format!("[limits]\nstore = \"{url}\"\n");
+    add_section(&home, &format!("[events]\nsource = \"spool\"\nspool_dir = \"{spooling}\"\n{shared}"));
     let daemon = home.start();
-    (home, daemon, tcp, spool)
+    (home, daemon, tcp, spool, store)
 }
 
 #[test]
@@ -216,7 +220,7 @@ impl Drop for Prometheus {
 
 #[test]
 fn every_query_runs_on_a_prometheus_that_scrapes_a_gatepost_under_load() {
-    let (home, _daemon, tcp, spool) = standing();
+    let (home, _daemon, tcp, spool, _store) = standing();
     let _load = Load::on(&home, spool);
     let prometheus = Prometheus::scraping(&tcp);
     let dashboard: Value = serde_json::from_str(&paper("dashboards/gatepost.json")).unwrap();
@@ -234,7 +238,7 @@ fn every_query_runs_on_a_prometheus_that_scrapes_a_gatepost_under_load() {
         });
         seen += 1;
     }
-    assert!(panels.len() > 15 && seen > 35, "{} {seen}", panels.len());
+    assert!(panels.len() > 21 && seen > 45, "{} {seen}", panels.len());
     for (query, at_least) in [
         ("sum(gatepost_decisions_total{check=\"limits\",answer=\"defer\"})", 1.0),
         ("sum(gatepost_decisions_total{check=\"senders\",answer=\"reject\"})", 1.0),

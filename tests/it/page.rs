@@ -1,9 +1,11 @@
 //! The status page: whom it answers, what it shows over which socket, and how it is in a real browser.
 
 use crate::asker::{DUNNO, Question, exchange, http, http_tcp};
+use crate::aws::add_section;
 use crate::browser::Browser;
 use crate::gatepost::{BINARY, Daemon, Home};
 use crate::sockets::free;
+use crate::valkey::{FORGETFUL, Valkey};
 use crate::wait;
 use serde_json::{Value, json};
 use std::io;
@@ -57,6 +59,7 @@ fn the_data_hold_what_was_decided_and_over_tcp_no_address() {
         refused.then_some(())
     });
     let whole = status_with(&home, 4);
+    assert_eq!(whole["fleet"], Value::Null);
     assert_eq!((&whole["addresses"], &whole["status"]), (&json!(true), &json!("ok")));
     let (accepted, refused) = (&whole["totals"]["accepted"], &whole["totals"]["refused"]);
     assert_eq!((accepted, refused, &whole["day"]["totals"]["refused"]), (&json!(3 + passed), &json!(4), &json!(4)));
@@ -83,6 +86,75 @@ fn the_data_hold_what_was_decided_and_over_tcp_no_address() {
     assert_eq!(over_tcp.json()["refusals"].as_array().unwrap().len(), 4);
     // What is asked again and again is made once a second.
     assert!((0..50).map(|_| status(&home)["taken"].to_string()).collect::<std::collections::BTreeSet<_>>().len() <= 4);
+}
+
+/// A relay in the fleet of `store`, beside one that was heard of a minute ago.
+fn in_fleet(store: &Valkey) -> (Home, Daemon, String) {
+    let seen = jiff::Timestamp::now().as_millisecond() - 60_000;
+    let silent = json!({"run": "r", "seen": seen, "version": "0.0.9"}).to_string();
+    store.ask::<redis::Value>(&["HSET", "{gatepost}:members", "relay-silent", &silent]).unwrap();
+    let home = Home::alone("info@example.com OK\n", POLICY);
+    let tcp = free("127.0.0.1");
+    home.configure("", &format!(", \"inet:{tcp}\""));
+    let url = store.url().replace("127.", ":@127.");
+    add_section(&home, &format!("[limits]\nstore = \"{url}\"\n[fleet]\nname = \"relay-one\"\n"));
+    let daemon = home.start();
+    (home, daemon, tcp)
+}
+
+#[test]
+fn a_fleet_is_shown_with_how_old_it_is() {
+    let mut store = Valkey::start(FORGETFUL);
+    let (home, _daemon, tcp) = in_fleet(&store);
+    let fleet = || status(&home)["fleet"].clone();
+    let seen = wait::until("both relays", wait::LONG, || {
+        Some(fleet()).filter(|fleet| fleet["members"]["rows"].as_array().is_some_and(|rows| rows.len() == 2))
+    });
+    let (name, members) = (&seen["name"], &seen["members"]);
+    assert_eq!((name, &members["at_work"], &members["others"]), (&json!("relay-one"), &json!(1), &json!(0)));
+    let silent = &members["rows"][0];
+    assert_eq!(
+        (&silent["name"], &silent["at_work"], &silent["version"]),
+        (&json!("relay-silent"), &json!(false), &json!("0.0.9"))
+    );
+    assert!(silent["silent_seconds"].as_f64().unwrap() >= 60.0, "{silent}");
+    assert_eq!(
+        (&seen["limits"]["shared"], &seen["limits"]["relays"], &seen["list"]),
+        (&json!(true), &json!(1), &Value::Null)
+    );
+    // No place over TCP, and no password anywhere.
+    assert!(seen["limits"]["store"].as_str().unwrap().contains(":***@127.0.0.1"), "{seen}");
+    assert_eq!(http_tcp(&tcp, "GET", "/status.json").json()["fleet"]["limits"]["store"], Value::Null);
+    store.kill();
+    let away = wait::until("the store to be away", wait::LONG, || {
+        Some(fleet()).filter(|fleet| fleet["limits"]["shared"] == json!(false))
+    });
+    assert!(away["limits"]["trouble"].is_string(), "{away}");
+    assert_eq!(status(&home)["status"], "degraded");
+    // As it was read last.
+    assert_eq!(away["members"]["rows"].as_array().unwrap().len(), 2);
+    assert_eq!(home.health().0, 200);
+
+    let (browser, base) = (Browser::start(), forward(&home));
+    browser.open(&base);
+    browser.wait_until("the relays", "document.querySelectorAll('#fleet tbody tr').length === 2");
+    let text = browser.run("return document.querySelector('main').innerText").as_str().unwrap().to_owned();
+    for words in [
+        "Fleet, the store of limits: ",
+        "relay-silent",
+        "silent",
+        "away since",
+        "by this relay, its share of 1",
+        "the relays as they were at",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    for (scheme, width) in [("light", 1280), ("dark", 390)] {
+        browser.screen(width, scheme);
+        assert_eq!(browser.run(PALE)[1], json!([]), "{scheme}");
+        assert_eq!(browser.run("return document.documentElement.scrollWidth"), json!(width), "{scheme}");
+        browser.save(&pictures().join(format!("fleet-{scheme}-{width}.png")));
+    }
 }
 
 #[test]

@@ -131,6 +131,7 @@ fn the_papers_are_there_and_their_links_lead_somewhere() {
         "docs/correlation.md",
         "docs/doctor.md",
         "docs/events.md",
+        "docs/fleet.md",
         "docs/install-amazon-linux.md",
         "docs/install-debian.md",
         "docs/metrics.md",

@@ -79,6 +79,13 @@ pub struct Fleet {
 }
 
 impl Fleet {
+    /// Every store that is named, each once.
+    #[must_use]
+    pub fn stores(&self) -> Vec<&StoreUrl> {
+        let limits = self.limits.as_ref().filter(|limits| Some(*limits) != self.suppression.as_ref());
+        self.suppression.iter().chain(limits).collect()
+    }
+
     /// What stands in `ca_file`, where there is one.
     ///
     /// # Errors

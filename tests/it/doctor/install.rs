@@ -237,7 +237,8 @@ pub fn mail(n: i64, client: &str, ago: i64) -> String {
     )
 }
 
-fn event(n: i64, ago: i64) -> String {
+/// What SES told of it.
+pub fn event(n: i64, ago: i64) -> String {
     let at = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second() - ago).unwrap();
     format!(
         "{at} relay postfix/ses-events[12]: 0109-{n}-000000: to=<user{n}@example.net>, relay=amazonses.com, dsn=2.0.0, \

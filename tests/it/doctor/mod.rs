@@ -3,6 +3,7 @@
 
 mod daemon_faults;
 mod events_faults;
+mod fleet_faults;
 mod install;
 mod postfix_faults;
 

@@ -181,6 +181,24 @@ const SEEDS: &[Seed] = &[
     seed("clients", WARNING, "10.0.0.9", &["events-silent"], |t| {
         t.log(&(0..250).map(|n| mail(n, "10.0.0.9", 3_000 - n)).collect::<String>());
     }),
+    seed("clients", WARNING, "from 10.1.0.5 and 10.1.1.5 and 10.1.2.5, which also connect", &["events-silent"], |t| {
+        let zone = |n: i64| format!("10.1.{}.5", n % 3);
+        let knocks = (0..3).map(|n| knock(&zone(n))).collect::<String>();
+        t.log(&(0..250).map(|n| mail(n, &zone(n), 3_000 - n)).chain([knocks]).collect::<String>());
+    }),
+    seed("proxy-protocol", ERROR, "knows haproxy only", &[], |t| t.set("smtpd_upstream_proxy_protocol = nginx")),
+    seed("proxy-protocol", ERROR, "127.0.0.1:10025/inet waits", &[], |t| {
+        t.append("etc/master.cf", "127.0.0.1:10025 inet n - y - - smtpd\n");
+        t.set("smtpd_upstream_proxy_protocol = haproxy");
+    }),
+    seed("proxy-protocol", ERROR, "Postfix 3.4.9 does not know version 2", &[], |t| {
+        t.set("mail_version = 3.4.9");
+        t.append("etc/master.cf", "1025 inet n - y - - smtpd\n  -o smtpd_upstream_proxy_protocol=haproxy\n");
+    }),
+    seed("proxy-protocol", ERROR, "postscreen's, which reads no header", &[], |t| {
+        postscreen(t);
+        t.set("smtpd_upstream_proxy_protocol = haproxy");
+    }),
     seed("events-silent", WARNING, "30 mails", &[], |t| {
         t.log(&(0..30).map(|n| mail(n, &format!("10.0.0.{}", n % 2), 3_000 - n)).collect::<String>());
     }),
@@ -199,6 +217,25 @@ const SEEDS: &[Seed] = &[
         t.replace("gatepost.toml", "max_connections = 1000", "max_conections = 1000");
     }),
 ];
+
+/// A mail, and what SES told of it.
+fn told(n: i64, client: &str) -> String {
+    mail(n, client, 3_000 - n) + &install::event(n, 2_900 - n)
+}
+
+/// Somebody connects and leaves.
+fn knock(client: &str) -> String {
+    format!(
+        "{} relay postfix/smtpd[10]: lost connection after CONNECT from unknown[{client}]\n",
+        jiff::Timestamp::now()
+    )
+}
+
+/// Postscreen takes the mail, and hands it to smtpd.
+fn postscreen(trial: &Trial<'_>) {
+    let ours = "smtp      inet  n       -       y       -       -       smtpd\n";
+    trial.replace("etc/master.cf", ours, "smtp inet n - y - 1 postscreen\nsmtpd pass - - y - - smtpd\n");
+}
 
 #[test]
 fn each_seeded_fault_of_files_is_found() {
@@ -262,6 +299,18 @@ fn other_ways_are_sound() {
             );
         },
         |t| t.append("root/etc/systemd/journald.conf", "[Journal]\nRateLimitBurst=0\n"),
+        // The header names the clients; the port for this machine itself has none.
+        |t| {
+            t.set("smtpd_upstream_proxy_protocol = haproxy");
+            t.append("etc/master.cf", "127.0.0.1:10025 inet n - y - - smtpd\n  -o smtpd_upstream_proxy_protocol=\n");
+            t.log(&(0..250).map(|n| told(n, "10.0.0.9")).collect::<String>());
+        },
+        |t| {
+            postscreen(t);
+            t.set("postscreen_upstream_proxy_protocol = haproxy");
+        },
+        // Two applications send all the mail.
+        |t| t.log(&(0..250).map(|n| told(n, &format!("10.0.0.{}", n % 2))).collect::<String>()),
     ];
     for (n, way) in ways.iter().enumerate() {
         let trial = install.trial();
