@@ -1,4 +1,5 @@
-# make demo [KEEP=1] | test | lint | bench | crash [KILLS=200] | restarts [RESTARTS=100] | audit | fuzz | deb | rpm | packages-test
+# make demo [KEEP=1] | test | lint | bench | crash [KILLS=200] | restarts [RESTARTS=100] |
+#      faults [SECONDS=20] | audit | fuzz | deb | rpm | packages-test
 
 SHELL := /bin/bash
 CARGO_TARGET_DIR ?= target
@@ -16,13 +17,13 @@ PACKAGE_TEST_PACKAGES := lintian debootstrap systemd-container
 
 # Postfix must be started by root. Built as whoever calls, run by sudo.
 ifneq ($(shell id -u),0)
-AS_ROOT := sudo --preserve-env=KEEP,TMPDIR,CARGO_TARGET_DIR,GATEPOST_KILLS,GATEPOST_RESTARTS,GATEPOST_MIRROR
+AS_ROOT := sudo --preserve-env=KEEP,TMPDIR,CARGO_TARGET_DIR,GATEPOST_KILLS,GATEPOST_RESTARTS,GATEPOST_FAULT_SECONDS,GATEPOST_MIRROR
 RUNNER := --config "target.'cfg(unix)'.runner = '$(AS_ROOT)'"
 endif
 
 PACKAGES_DIR := $(CARGO_TARGET_DIR)/packages
 
-.PHONY: demo test lint bench crash restarts audit fuzz deb rpm packages-test release packages test-packages package-packages venv
+.PHONY: demo test lint bench crash restarts faults audit fuzz deb rpm packages-test release packages test-packages package-packages venv
 
 demo: packages
 	cargo build --locked
@@ -50,6 +51,11 @@ crash: packages
 RESTARTS ?= 100
 restarts: packages
 	GATEPOST_RESTARTS=$(RESTARTS) cargo test --locked $(RUNNER) --test it milter_restarts -- --nocapture
+
+# Each thing that goes wrong with a fleet's store, while mail flows through three relays, with what it cost.
+SECONDS ?= 20
+faults: test-packages
+	GATEPOST_FAULT_SECONDS=$(SECONDS) cargo test --locked $(RUNNER) --test it fleet_faults -- --nocapture --test-threads=1
 
 # Licences, banned and doubled crates, where crates come from. Known holes (`cargo deny check advisories`) change
 # without a change here, so they are looked at apart.

@@ -48,6 +48,9 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// Where the counters are kept in the state folder.
 pub const LIMITS_FILE: &str = "limits.state";
 
+/// Where the number of relays is kept: a start while the store is away must not take a share for the whole.
+const RELAYS_FILE: &str = "limits.relays";
+
 /// Why the daemon did not start, or stopped, with the exit code of sysexits(3) it deserves.
 #[derive(Debug, thiserror::Error)]
 pub enum Fatal {
@@ -202,7 +205,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Fat
     let _ = tokio::time::timeout(Duration::from_millis(200), ended).await;
     // It began with the drain of connections, and bounds itself.
     let _ = event_side.await;
-    save_state(&house.meters, stamping.as_deref(), &config.state_dir);
+    save_state(&house, stamping.as_deref(), &config.state_dir);
     drop((server, office, house, stamping));
     writer.finish();
     Ok(())
@@ -361,6 +364,10 @@ async fn shared_limits(
         ca: config.fleet.ca().map_err(|(path, e)| Fatal::Authority(path, e))?,
         keys: Keys::new(&config.fleet.namespace),
         beats_as: beats.then(|| Relay::new(config.fleet.name.as_deref())),
+        relays: std::fs::read_to_string(config.state_dir.join(RELAYS_FILE))
+            .ok()
+            .and_then(|n| n.parse().ok())
+            .unwrap_or(1),
         // Else what follows the list reads the members, and where they are in it.
         roster: config.fleet.suppression.is_none().then(|| roster.clone()),
     };
@@ -378,9 +385,14 @@ fn restore_limits(meters: &Meters, state_dir: &Path) {
 }
 
 /// Saves what a restart must not forget. It blocks.
-fn save_state(meters: &Meters, stamping: Option<&Milter>, state_dir: &Path) {
-    if let Err(error) = meters::save(meters, &state_dir.join(LIMITS_FILE)) {
+fn save_state(house: &House, stamping: Option<&Milter>, state_dir: &Path) {
+    if let Err(error) = meters::save(&house.meters, &state_dir.join(LIMITS_FILE)) {
         tracing::error!(%error, "Cannot save the limiter counters.");
+    }
+    if let Some(shared) = &house.shared
+        && let Err(error) = std::fs::write(state_dir.join(RELAYS_FILE), shared.relays().to_string())
+    {
+        tracing::error!(%error, "Cannot save how many relays there are.");
     }
     if let Some(stamping) = stamping {
         milter::save(stamping, state_dir);
@@ -395,12 +407,12 @@ async fn keep_state(house: Arc<House>, stamping: Option<Arc<Milter>>, state_dir:
             () = gate.closed() => return,
             () = tokio::time::sleep(SWEEP_EVERY) => since_save += SWEEP_EVERY,
         }
-        let (meters, stamping, dir) = (house.meters.clone(), stamping.clone(), state_dir.clone());
+        let (house, stamping, dir) = (house.clone(), stamping.clone(), state_dir.clone());
         let save = since_save >= SAVE_EVERY;
         let work = tokio::task::spawn_blocking(move || {
-            meters.sweep(unix_time());
+            house.meters.sweep(unix_time());
             if save {
-                save_state(&meters, stamping.as_deref(), &dir);
+                save_state(&house, stamping.as_deref(), &dir);
             }
         });
         if save {

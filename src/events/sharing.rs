@@ -308,10 +308,13 @@ impl Line {
         }
     }
 
+    /// By a write: a replica, or a store without memory, would answer a ping.
     async fn knock(&self) -> RedisResult<Link> {
         let mut link = self.connect(CONNECT).await?;
-        let ping = redis::cmd("PING");
-        let answer = tokio::time::timeout(self.deadline, ping.exec_async(&mut link)).await;
+        let Place { keys, relay, .. } = &self.place;
+        let mut knock = redis::cmd("SET");
+        knock.arg(keys.of("knock")).arg(&relay.name).arg("EX").arg(2 * KNOCK.as_secs());
+        let answer = tokio::time::timeout(self.deadline, knock.exec_async(&mut link)).await;
         answer.unwrap_or_else(|_| Err(too_late())).map(|()| link)
     }
 }

@@ -18,10 +18,13 @@ pub const LINKS: usize = 2;
 const PATIENCE: Patience = Patience { connect: Duration::from_secs(1), answer: Duration::from_secs(1) };
 
 /// The first and the longest pause between two attempts.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
 /// A connection that answers within this, twice in a row, is taken.
 const PROOF: Duration = Duration::from_millis(10);
+
+/// The longest attempt, whatever the driver tries in it.
+const ATTEMPT: Duration = Duration::from_secs(5);
 
 /// What stood for so long was no flap: the next pause is a short one again.
 const STEADY: Duration = Duration::from_secs(10);
@@ -37,6 +40,8 @@ pub struct Setup {
     pub keys: Keys,
     /// This relay, where it is to write itself among the members here; `None`: it is written elsewhere.
     pub beats_as: Option<Relay>,
+    /// How many relays there were when they were last counted.
+    pub relays: u32,
     /// Where the members are noted; `None`: that is done elsewhere.
     pub roster: Option<Arc<Roster>>,
 }
@@ -58,6 +63,7 @@ impl Keeper {
     #[must_use]
     pub fn new(setup: Setup, meters: Arc<Meters>) -> (Arc<Limiter>, Self) {
         let limiter = Arc::new(Limiter::new(setup.keys, meters));
+        limiter.set_relays(setup.relays);
         let keeper = Self {
             limiter: limiter.clone(),
             url: setup.url,
@@ -130,6 +136,10 @@ impl Keeper {
     /// New connections, each of which has counted twice in time: a replica, a store without memory or without the
     /// right to write would answer a mere PING.
     async fn reach(&self) -> Result<Line, Failure> {
+        tokio::time::timeout(ATTEMPT, self.connected()).await.unwrap_or(Err(Failure::Late))
+    }
+
+    async fn connected(&self) -> Result<Line, Failure> {
         let mut links = Vec::with_capacity(LINKS);
         for _ in 0..LINKS {
             links.push(connect(&self.url, self.ca.as_deref(), PATIENCE).await?);

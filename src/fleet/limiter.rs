@@ -21,9 +21,9 @@ pub const DEADLINE: Duration = Duration::from_millis(20);
 /// So many failures in a row, and no question asks any more until the store has proved itself.
 const FAILURES: u32 = 3;
 
-/// The most charges of one question that the store is asked for: some milliseconds of its time, in which it answers
-/// nobody else. A message of a thousand recipients in as many domains has a thousand for each limit by domain.
-pub const MAX_CHARGES: usize = 4_096;
+/// The most charges of one question that the store is asked for: five milliseconds of its time, in which it answers nobody
+/// else. That is a message of a thousand recipients in as many domains, with one limit by recipient domain.
+pub const MAX_CHARGES: usize = 1_100;
 
 /// The script, with its name.
 pub(super) static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(CHARGE));

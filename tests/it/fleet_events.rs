@@ -5,7 +5,7 @@ use crate::aws::{Aws, add_section};
 use crate::gatepost::{BINARY, Daemon, Home, OPEN, both};
 use crate::ingest::{bounce, bounce_of, delivery};
 use crate::proxy::{self, Proxy, Way};
-use crate::queue::{Queue, Sample, Scene, Settings, aws, configure, quick};
+use crate::queue::{DRAINED, Queue, Sample, Scene, Settings, aws, configure, quick};
 use crate::valkey::{FORGETFUL, Valkey};
 use crate::wait;
 use gatepost::events::{Settings as Reading, digest};
@@ -13,10 +13,12 @@ use gatepost::rules::SuppressionRules;
 use gatepost::store::SeenKey;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 /// The sections of a relay of the fleet, whose store is at this port.
@@ -314,6 +316,37 @@ fn a_relay_that_is_killed_with_a_claim_takes_it_up_itself() {
 #[test]
 fn a_relay_that_is_killed_with_a_claim_loses_it_to_another() {
     killed_with_a_claim(1);
+}
+
+/// As [`crate::events_crash`], with two relays that are killed in turn: what one had in its hands is its own again, or
+/// the other's.
+#[test]
+fn two_relays_that_are_killed_at_random_moments_lose_nothing() {
+    let two = Two::new(Settings { visibility: Duration::from_secs(1), insists: true, ..Settings::default() });
+    let feeding = Arc::new(AtomicBool::new(true));
+    let (more, sample, mut next) = (feeding.clone(), two.scene.watch.sample, 0..);
+    two.scene.queue.supply(move || more.load(SeqCst).then(|| sample.body(next.next().unwrap_or_default())));
+    let mut daemons = [two.start(0), two.start(1)];
+    for n in 0..6 {
+        std::thread::sleep(Duration::from_millis(fastrand::u64(100..600)));
+        daemons[n % 2].signal("KILL");
+        daemons[n % 2].wait_for_end(wait::LONG);
+        daemons[n % 2] = two.start(n % 2);
+    }
+    feeding.store(false, SeqCst);
+    wait::until("the queue to be empty", 2 * DRAINED, || (two.scene.queue.left() == 0).then_some(()));
+    let sent = two.scene.queue.tally().sent;
+    let lines = || two.scene.watch.lines();
+    wait::until("every line to be in the log", DRAINED, || (lines().len() as u64 == sent).then_some(()));
+    let again = two.scene.queue.records().iter().filter(|record| record.received > 1).count();
+    let repeated = lines().values().map(|count| u64::from(*count) - 1).sum::<u64>();
+    let [a, b] = [0, 1].map(|nth| bounced(&two.scene.homes[nth..=nth]).into_keys().collect::<BTreeSet<_>>());
+    let twice = a.intersection(&b).count();
+    println!("6 kills: {sent} events, {again} received again, {repeated} lines repeated, {twice} by the other relay");
+    assert!((0..sent).all(|n| two.scene.watch.has_effect(n)), "suppressions are missing");
+    two.scene.nothing_early();
+    // Where this machine lets the store's answer come too late, one may.
+    assert!(twice * 10 < again, "{twice} events counted by both, of {again} that were received again");
 }
 
 /// The store goes away in this way, and comes back in that.

@@ -6,7 +6,12 @@ use crate::aws::add_section;
 use crate::gatepost::{Daemon, Home};
 use crate::valkey::{FORGETFUL, Valkey};
 use crate::wait;
+use gatepost::fleet::{Fallback, Keeper, Keys, MAX_CHARGES, Setup};
+use gatepost::meters::{Charge, Key};
+use gatepost::rules::rate::Per;
+use gatepost::rules::{Mode, Rate};
 use rustix::process::Signal;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -200,6 +205,47 @@ fn the_daemon_starts_without_its_store() {
     valkey.run();
     counts_together(&home);
     daemon.says(&["is back", "counted_here=6"]);
+}
+
+#[test]
+fn a_start_without_the_store_takes_no_more_than_its_share() {
+    let mut valkey = Valkey::start(FORGETFUL);
+    let mut relays = fleet(&valkey, "1/h burst 30");
+    let (home, mut daemon) = relays.remove(0);
+    daemon.signal("TERM");
+    assert!(daemon.wait_for_end(wait::LONG).0.success());
+    valkey.kill();
+    let _daemon = home.start();
+    assert_eq!(Messages::to(&home).pass(30), 10);
+}
+
+#[test]
+fn more_charges_than_the_store_should_work_on_at_once_are_counted_here() {
+    let valkey = Valkey::start(FORGETFUL);
+    let rate = Rate { count: 1_000, per: Per::Hour, burst: 1_000 };
+    let limit = crate::fleet_script::limit("by-domain", rate, Mode::Enforce);
+    let domains: Vec<_> = (0..=MAX_CHARGES).map(|n| format!("d{n}.example")).collect();
+    let charge = |at: usize| Charge { limit: &limit, key: Key::Text(domains[at].as_bytes()), rate, n: 1 };
+    let setup =
+        Setup { url: valkey.url().parse().unwrap(), ca: None, keys: Keys::new("mail"), beats_as: None, relays: 1, roster: None };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (limiter, mut keeper) = Keeper::new(setup, Arc::default());
+        let charges = |n: usize| (0..n).map(charge).collect::<Vec<_>>();
+        for n in 0..10 {
+            while limiter.trouble().is_some() {
+                keeper.greet().await;
+            }
+            let began = Instant::now();
+            let outcome = limiter.charge(&charges(MAX_CHARGES), Duration::from_secs(1_790_000_000)).await;
+            println!("{n}: {:?}, {}", began.elapsed(), limiter.answered());
+            assert!(outcome.refused.is_none());
+        }
+        assert!(limiter.answered() > 0);
+        let names: usize = valkey.ask(&["DBSIZE"]).unwrap();
+        limiter.charge(&charges(MAX_CHARGES + 1), Duration::from_secs(1_790_000_000)).await;
+        assert_eq!((limiter.fallbacks(Fallback::TooMany), valkey.ask(&["DBSIZE"])), (1, Ok(names)));
+    });
 }
 
 #[test]

@@ -16,7 +16,8 @@ use std::time::Duration;
 /// When all of it begins, Unix time.
 const START: Duration = Duration::from_secs(1_790_000_000);
 
-fn limit(name: &str, rate: Rate, mode: Mode) -> Arc<Limit> {
+/// A limit by sender, of recipients.
+pub fn limit(name: &str, rate: Rate, mode: Mode) -> Arc<Limit> {
     Arc::new(Limit {
         name: name.to_owned(),
         key: KeyKind::Sender,

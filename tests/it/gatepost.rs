@@ -206,6 +206,14 @@ impl Home {
         value.unwrap_or_else(|| panic!("no {name} in\n{text}"))
     }
 
+    /// The sum of the metrics whose names and labels begin so.
+    pub fn metrics(&self, start: &str) -> f64 {
+        let text = http(&self.path("admin.sock"), "GET", "/metrics").body;
+        let values: Vec<f64> = text.lines().filter(|line| line.starts_with(start)).filter_map(value).collect();
+        assert!(!values.is_empty(), "no {start} in\n{text}");
+        values.iter().sum()
+    }
+
     /// What gatepost wrote to the mail log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.path("mail.log")).unwrap_or_default()
@@ -285,6 +293,10 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn value(line: &str) -> Option<f64> {
+    line.rsplit_once(' ')?.1.parse().ok()
 }
 
 /// Bytes as text.

@@ -4,7 +4,8 @@
 //! Harness: [`postfix`] is a scratch Postfix, [`sink`] what it hands its mail to, [`smtp`] a client that
 //! hides nothing, [`gatepost`] the binary under test, [`stamped`] what its milter does to mail, [`asker`] asks it without a
 //! Postfix, [`faults`] daemons in trouble, [`aws`] what stands for Amazon's services, [`browser`] is Chromium, [`queue`] a
-//! daemon that follows a stand-in for SQS, [`valkey`] the store of a fleet.
+//! daemon that follows a stand-in for SQS, [`valkey`] the store of a fleet,
+//! [`proxy`] the way to it, [`fleet_world`] three relays that share it, [`fleet_load`] mail through them.
 //! Nothing waits by sleeping:
 //! [`wait`] asks until a condition holds or a deadline passes. [`ports`] are for who must be told one. Whatever is started is ended by its pid.
 #![allow(clippy::unwrap_used, reason = "the harness is part of the tests")]
@@ -13,6 +14,8 @@ mod asker;
 mod aws;
 mod browser;
 mod faults;
+mod fleet_load;
+mod fleet_world;
 mod gatepost;
 mod ports;
 mod postfix;
@@ -35,7 +38,9 @@ mod documents;
 mod down;
 mod events_corpus;
 mod events_crash;
+mod fleet;
 mod fleet_events;
+mod fleet_faults;
 mod fleet_limits;
 mod fleet_members;
 mod fleet_script;

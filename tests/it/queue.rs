@@ -150,7 +150,12 @@ pub fn configure(home: &Home, queue: &Queue, more: &str) {
 
 /// The AWS SDK's own settings, and none of this machine's.
 pub fn aws(command: &mut Command, queue: &Queue) {
-    command.envs([
+    command.envs(environment(queue));
+}
+
+/// The variables of them.
+pub fn environment(queue: &Queue) -> HashMap<String, String> {
+    let settings = [
         ("AWS_ENDPOINT_URL", queue.endpoint().as_str()),
         ("AWS_REGION", "eu-west-1"),
         ("AWS_ACCESS_KEY_ID", "testing"),
@@ -158,7 +163,9 @@ pub fn aws(command: &mut Command, queue: &Queue) {
         ("AWS_EC2_METADATA_DISABLED", "true"),
         ("AWS_CONFIG_FILE", "/dev/null"),
         ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null"),
-    ]);
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()));
+    settings.into()
 }
 
 /// Looks into databases and logs, from outside.

@@ -1,9 +1,9 @@
-//! The store of a fleet: Debian's redis-server, with a folder and a port of its own.
+//! The store of a fleet: Debian's redis-server, with a folder and a port of its own; and a Sentinel that watches one.
 
+use crate::ports;
 use crate::wait;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
@@ -12,10 +12,6 @@ pub const FORGETFUL: &[&str] = &["--save", "", "--appendonly", "no"];
 
 /// A store that has everything on disk before it answers.
 pub const LASTING: &[&str] = &["--save", "", "--appendonly", "yes", "--appendfsync", "always"];
-
-fn folder() -> TempDir {
-    tempfile::Builder::new().prefix("gatepost-valkey-").tempdir().unwrap()
-}
 
 /// A running redis-server; ended, by its pid, when dropped.
 pub struct Valkey {
@@ -31,20 +27,21 @@ impl Valkey {
         Self::start_in(folder(), options)
     }
 
-    /// Starts a sentinel that watches the server at `port`, by the name of "main".
+    /// Starts a Sentinel that makes a replica the master once the one at `port`, which it calls "main", is away.
     pub fn sentinel_of(port: u16) -> Self {
         let dir = folder();
         let file = dir.path().join("sentinel.conf");
         let watch = format!(
             "sentinel monitor main 127.0.0.1 {port} 1\nsentinel down-after-milliseconds main 500\n\
-             sentinel failover-timeout main 3000\n"
+             sentinel failover-timeout main 2000\n"
         );
         fs::write(&file, watch).unwrap();
-        Self::start_in(dir, &[file.to_str().unwrap(), "--sentinel"])
+        let file = file.to_str().expect("a path of ours").to_owned();
+        Self::start_in(dir, &[&file, "--sentinel"])
     }
 
     fn start_in(dir: TempDir, options: &[&str]) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = ports::free();
         let mut valkey = Self { dir, port, options: options.iter().map(|&o| o.to_owned()).collect(), child: None };
         valkey.run();
         valkey
@@ -53,7 +50,6 @@ impl Valkey {
     /// Runs it (again), and waits until it answers.
     pub fn run(&mut self) {
         let mut command = Command::new("redis-server");
-        // First of them may be the file of its settings.
         command.args(&self.options).args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--dir"]);
         command.arg(self.dir.path()).stdin(Stdio::null()).stdout(Stdio::null());
         self.child = Some(command.spawn().expect("redis-server of Debian's package of that name"));
@@ -93,6 +89,19 @@ impl Valkey {
             let _ = child.wait();
         }
     }
+
+    /// Removes all that it has on disk, once it is killed.
+    pub fn forget(&self) {
+        assert!(self.child.is_none(), "it runs");
+        for entry in fs::read_dir(self.dir.path()).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }.unwrap();
+        }
+    }
+}
+
+fn folder() -> TempDir {
+    tempfile::Builder::new().prefix("gatepost-valkey-").tempdir().unwrap()
 }
 
 impl Drop for Valkey {

@@ -6,6 +6,7 @@ use super::position::Position;
 use super::push::Pusher;
 use super::status::{Status, unix_ms, unix_seconds};
 use super::{Fault, Settings};
+use crate::fleet::members::{BEAT, Heart};
 use crate::fleet::{Keys, Link, Patience, connect};
 use crate::mail::Address;
 use crate::store::{Mark, OwnChange, Record, Store, Telling, identity};
@@ -106,9 +107,13 @@ impl<'a> Session<'a> {
 
     /// Keeps this relay and the fleet in step until something ends it.
     pub(super) async fn run(mut self) -> Fault {
-        match self.keep_in_step().await {
-            Ok(never) => match never {},
-            Err(fault) => fault,
+        let beats = beat(self.pusher.link.clone(), self.settings, self.status);
+        tokio::select! {
+            ended = self.keep_in_step() => match ended {
+                Ok(never) => match never {},
+                Err(fault) => fault,
+            },
+            error = beats => error.into(),
         }
     }
 
@@ -353,6 +358,17 @@ async fn run_of(link: &mut Link) -> Result<String, Fault> {
     }
     let text: String = redis::cmd("INFO").arg("server").query_async(link).await?;
     Ok(text.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().trim().to_owned())
+}
+
+/// Says that this relay is there, and where it is in the stream, for as long as the store hears it.
+async fn beat(mut link: Link, settings: &Settings, status: &Status) -> redis::RedisError {
+    let mut heart = Heart::new(settings.relay.clone());
+    loop {
+        match heart.beat(&mut link, &settings.keys, &status.seen().position).await {
+            Err(error) if !is_refusal(&error) => return error,
+            _ => tokio::time::sleep(BEAT).await,
+        }
+    }
 }
 
 /// Whether the store answered, and refused: it is read-only, or out of memory.
