@@ -124,9 +124,9 @@ pub fn main() -> u8 {
         Command::Check => check::run(config, cli.json),
         Command::Doctor(args) => with_console(&|console| doctor::run(&args, config, cli.json, console)),
         Command::Explain(args) => with_config(config, |config| explain::run(&args, config, cli.json)),
-        Command::Suppress(command) => with_config(config, |config| {
-            with_console(&|console| suppress::run(&command, &config.store_path(), cli.json, console))
-        }),
+        Command::Suppress(command) => {
+            with_config(config, |config| with_console(&|console| suppress::run(&command, config, cli.json, console)))
+        }
         Command::Ingest(args) => {
             with_config(config, |config| with_console(&|console| ingest::run(&args, config, cli.json, console)))
         }

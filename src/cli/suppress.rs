@@ -1,8 +1,10 @@
 //! `gatepost suppress`: the suppression list, with the daemon up or down. A running daemon follows
-//! what is changed here within a second.
+//! what is changed here within a second, and so do the other relays of its fleet; where it is down, they follow once it
+//! starts.
 
 mod brake;
 mod import;
+mod migrate;
 mod record;
 mod remove;
 mod sources;
@@ -10,6 +12,8 @@ mod sources;
 use super::exit;
 use super::output::{Console, Failure, shown, write_json};
 use super::time;
+use crate::daemon::Config;
+use crate::fleet::StoreUrl;
 use crate::mail::{Address, Printable};
 use crate::store::{Counts, Entry, Filter, OnExisting, Origin, Reader, Reason};
 use record::Record;
@@ -43,6 +47,9 @@ pub enum SuppressCommand {
     Import(ImportArgs),
     /// Write the entries as CSV or JSON, for a backup or another relay
     Export(ExportArgs),
+    /// Take this relay's list into the store that a fleet shares, or the fleet's into this relay's; what the other side
+    /// knows stays, and twice is harmless
+    Migrate(Box<MigrateArgs>),
 }
 
 /// Which entries are meant; all parts that are given must hold.
@@ -162,6 +169,18 @@ pub struct ExportArgs {
     pub format: ExportFormat,
 }
 
+/// `migrate`.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[group(required = true, multiple = false)]
+pub struct MigrateArgs {
+    /// Into this store, such as redis://valkey.internal:6379/0 [default: that of gatepost.toml]
+    #[arg(long, value_name = "URL", num_args = 0..=1)]
+    pub to: Option<Option<StoreUrl>>,
+    /// Out of this store
+    #[arg(long, value_name = "URL", num_args = 0..=1)]
+    pub from: Option<Option<StoreUrl>>,
+}
+
 /// What `export` writes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum ExportFormat {
@@ -172,11 +191,12 @@ pub enum ExportFormat {
     Json,
 }
 
-/// Runs one command on the database at `path`; `json` asks for JSON where it prints data.
+/// Runs one command on the database that `config` names; `json` asks for JSON where it prints data.
 ///
 /// # Errors
 /// A text for the operator and the exit code.
-pub fn run(command: &SuppressCommand, path: &Path, json: bool, console: &mut Console<'_>) -> Result<u8, Failure> {
+pub fn run(command: &SuppressCommand, config: &Config, json: bool, console: &mut Console<'_>) -> Result<u8, Failure> {
+    let path = &config.store_path();
     let code = match command {
         SuppressCommand::List(args) => list(args, path, json, console),
         SuppressCommand::Show { address } => show(address, path, json, console),
@@ -185,6 +205,7 @@ pub fn run(command: &SuppressCommand, path: &Path, json: bool, console: &mut Con
         SuppressCommand::Brake(args) => brake::run(*args, path, json, console),
         SuppressCommand::Import(args) => import::run(args, path, json, console),
         SuppressCommand::Export(args) => export(args, path, json, console),
+        SuppressCommand::Migrate(args) => migrate::run(args, config, json, console),
     }?;
     console.out.flush()?;
     Ok(code)

@@ -27,14 +27,7 @@ impl FleetSide {
     /// Where a certificate cannot be read, or there is no thread to be had.
     pub fn start(config: &Config) -> io::Result<Self> {
         let Some(url) = config.fleet.suppression.clone() else { return Ok(Self::default()) };
-        let ca = config.fleet.ca_file.as_deref().map(read).transpose()?;
-        let settings = Settings {
-            database: config.store_path(),
-            url: url.clone(),
-            ca,
-            keys: Keys::new(&config.fleet.namespace),
-            relay: Relay::new(config.fleet.name.as_deref()),
-        };
+        let settings = settings(config, url.clone())?;
         let relay = settings.relay.name.clone();
         let list = Sync::start(settings)?;
         tracing::info!(store = %url, relay, "Sharing the suppression list.");
@@ -59,6 +52,20 @@ impl FleetSide {
             list.stop();
         }
     }
+}
+
+/// What the configuration says of this relay and its fleet, whose list is at `url`.
+///
+/// # Errors
+/// Where the certificate cannot be read.
+pub fn settings(config: &Config, url: StoreUrl) -> io::Result<Settings> {
+    Ok(Settings {
+        database: config.store_path(),
+        url,
+        ca: config.fleet.ca_file.as_deref().map(read).transpose()?,
+        keys: Keys::new(&config.fleet.namespace),
+        relay: Relay::new(config.fleet.name.as_deref()),
+    })
 }
 
 /// `false` where the store does not answer.

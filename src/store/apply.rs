@@ -5,9 +5,12 @@
 use super::brake::{self, Meta};
 use super::merge::{Told, stamp_of};
 use super::record::Stamp;
+use super::report::{Reported, tell_report};
 use super::soft::{self, Needed, Report};
 use super::write::{Fault, insert, take_out, update};
-use super::{Applied, Batch, Cause, Effect, Entry, Filter, Origin, Reader, Reason, SeenKey, Store, StoreError};
+use super::{
+    Applied, Batch, Cause, Effect, Entry, Filter, FullReport, Origin, Reader, Reason, SeenKey, Store, StoreError,
+};
 use super::{late, outbox, quarantine, seen};
 use crate::lines::{EventLine, Suppressed};
 use crate::rules::MailboxFull;
@@ -111,11 +114,28 @@ impl<'a> Work<'a> {
         if removed.is_some_and(|at| at >= mail_time) || seen::is_known(self.tx, delivery)? {
             return Ok(as_it_was);
         }
+        if soft::is_taken(self.tx, delivery)? == Some(true) {
+            return Ok(as_it_was);
+        }
         let needed = Needed::from(rule);
         let report = Report { address, at: new.created, mail_time, expires: new.expires, delivery };
         soft::keep(self.tx, report, needed, self.batch.now)?;
+        tell_report(self.tx, delivery)?;
+        self.count(new, mail_time, needed, removed)
+    }
+
+    /// What the reports around that of `new` come to.
+    fn count(
+        &mut self,
+        new: &Entry,
+        mail_time: i64,
+        needed: Needed,
+        removed: Option<i64>,
+    ) -> Result<Suppressed, Fault> {
         self.reports = true;
-        let enough = soft::enough_around(self.tx, address.as_str(), new.created, removed, needed)?;
+        let old = self.reader.get(new.address.as_str())?.filter(|old| old.in_force(self.batch.now));
+        let as_it_was = if old.is_some() { Suppressed::Yes } else { Suppressed::No };
+        let enough = soft::enough_around(self.tx, new.address.as_str(), new.created, removed, needed)?;
         let Some(entry) = enough.map(|expires| Entry { expires, ..new.clone() }) else { return Ok(as_it_was) };
         match old {
             _ if !entry.in_force(self.batch.now) => Ok(as_it_was),
@@ -132,12 +152,41 @@ impl<'a> Work<'a> {
         }
     }
 
+    /// A report that came to another relay, or that was taken back there. One that a Delivery contradicted here is
+    /// taken back for all.
+    fn hear(&mut self, heard: &FullReport) -> Result<(), Fault> {
+        let FullReport { delivery, what } = heard;
+        let known = soft::is_taken(self.tx, delivery)?;
+        let Some(Reported { address, at, mail_time, expires, need, within }) = what else {
+            return match known {
+                Some(_) => self.delivered(delivery),
+                None => soft::remember_taken(self.tx, delivery, self.batch.now),
+            };
+        };
+        if known == Some(true) || seen::is_known(self.tx, delivery)? {
+            soft::remember_taken(self.tx, delivery, self.batch.now)?;
+            return tell_report(self.tx, delivery);
+        }
+        let needed = Needed { count: (*need).max(1), within: *within };
+        let (address, evidence) = (address.clone(), String::new());
+        let (reason, source) = (Reason::MailboxFull, Origin::Event);
+        let entry = Entry { address, spelling: None, reason, evidence, source, created: *at, expires: *expires };
+        let removed = self.removed_at(&entry)?;
+        if known.is_some() || removed.is_some_and(|at| at >= *mail_time) {
+            return Ok(());
+        }
+        let report = Report { address: &entry.address, at: *at, mail_time: *mail_time, expires: *expires, delivery };
+        soft::keep(self.tx, report, needed, self.batch.now)?;
+        self.count(&entry, *mail_time, needed, removed).map(drop)
+    }
+
     /// The full mailbox that a Delivery contradicts does not count; what stood only by it goes.
     fn delivered(&mut self, key: &SeenKey) -> Result<(), Fault> {
         if !self.reports {
             return Ok(());
         }
         let Some(taken) = soft::take_back(self.tx, key)? else { return Ok(()) };
+        tell_report(self.tx, key)?;
         let enforced = self.reader.get(&taken.address)?.filter(stands_by_count);
         let held = brake::held_entry(self.reader, &taken.address)?.filter(stands_by_count);
         let Some(old) = enforced.as_ref().or(held.as_ref()) else { return Ok(()) };
@@ -229,6 +278,17 @@ impl<'a> Work<'a> {
         self.applied.brake_on = self.meta.is_on();
         Ok(self.applied)
     }
+}
+
+/// Takes in reports that came to other relays.
+pub(super) fn hear(tx: &Connection, reader: &Reader, reports: &[FullReport], now: i64) -> Result<(), Fault> {
+    if reports.is_empty() {
+        return Ok(());
+    }
+    let batch = Batch { effects: &[], quarantine: &[], now, brake: None, written: None, late_until: None };
+    let mut work = Work { reports: true, ..Work::begin(tx, reader, &batch)? };
+    reports.iter().try_for_each(|report| work.hear(report))?;
+    work.finish().map(drop)
 }
 
 /// What becomes of an entry that is in force by a further event; `None` where it stays as it is. The date of

@@ -4,7 +4,7 @@
 use super::read::{COLUMNS, entry};
 use super::record::Stamp;
 use super::write::{Fault, bury, feed, forgive, insert, take_out, update};
-use super::{Entry, Mark, Op, Reader, Record, Store, StoreError, brake, read};
+use super::{Entry, FullReport, Mark, Op, Reader, Record, RemovedFilter, Store, StoreError, brake, read};
 use crate::mail::Address;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -26,6 +26,8 @@ pub(super) enum Told {
 pub enum Telling {
     /// Of each address.
     Each,
+    /// Of each address, and the fleet that this relay is in as well: an operator brought it.
+    Own,
     /// Of none: too much for the feed. [`Store::tell_all`] follows.
     Later,
 }
@@ -44,6 +46,10 @@ pub struct Merged {
 pub enum OwnChange {
     /// Of an address.
     Of(Address, Record),
+    /// Of a report of a full mailbox.
+    Report(FullReport),
+    /// Of a filter by which entries were removed.
+    Filter(RemovedFilter),
     /// Too much to name each address.
     Everything,
 }
@@ -96,21 +102,29 @@ impl Reader {
         let mut own: Vec<&Line> = lines.iter().skip(1).filter(|line| !line.is_fleets).collect();
         // the last line of an address has all that the earlier ones had, but for what was taken back
         own.sort_by(|a, b| a.mark.address().cmp(b.mark.address()));
-        let mut changes: Vec<OwnChange> = Vec::new();
+        let mut changes = Vec::new();
         for lines in own.chunk_by(|a, b| a.mark.address() == b.mark.address()) {
-            if lines.iter().any(|line| line.op == Op::Reload) {
-                changes.push(OwnChange::Everything);
-                continue;
-            }
-            let Some(address) = lines.first().and_then(|line| Address::parse(line.mark.address()).ok()) else {
-                continue;
-            };
-            let taken = lines.iter().filter_map(|line| line.taken).max();
-            let taken = taken.map(Record::taken_back).unwrap_or_default();
-            let record = self.record(address.as_str())?.join(taken);
-            changes.push(OwnChange::Of(address, record));
+            changes.extend(self.own_change(lines)?);
         }
         Ok(Some(OwnChanges { changes, mark, more }))
+    }
+
+    /// What the lines of one name are about.
+    fn own_change(&self, lines: &[&Line]) -> Result<Option<OwnChange>, StoreError> {
+        let Some(first) = lines.first() else { return Ok(None) };
+        let name = first.mark.address();
+        Ok(match first.op {
+            _ if lines.iter().any(|line| line.op == Op::Reload) => Some(OwnChange::Everything),
+            Op::Report => self.full_report(name)?.map(OwnChange::Report),
+            Op::Filter => self.removed_filter(name)?.map(OwnChange::Filter),
+            _ => {
+                let Ok(address) = Address::parse(name) else { return Ok(None) };
+                let taken = lines.iter().filter_map(|line| line.taken).max();
+                let taken = taken.map(Record::taken_back).unwrap_or_default();
+                let record = self.record(address.as_str())?.join(taken);
+                Some(OwnChange::Of(address, record))
+            }
+        })
     }
 
     /// The line of `mark` and the `most` after it.
@@ -170,7 +184,11 @@ impl Store {
         now: i64,
     ) -> Result<Merged, StoreError> {
         let mut merged = Merged::default();
-        let told = if telling == Telling::Each { Told::ByFleet } else { Told::Silently };
+        let told = match telling {
+            Telling::Each => Told::ByFleet,
+            Telling::Own => Told::Here,
+            Telling::Later => Told::Silently,
+        };
         self.write(|tx, reader| {
             for (address, record) in said {
                 merge(tx, reader, (address, record), told, now, &mut merged)?;

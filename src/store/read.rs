@@ -28,6 +28,10 @@ pub enum Op {
     Remove,
     /// Too much to name each address: read the list again.
     Reload,
+    /// Not of the list: a report of a full mailbox came or was taken back.
+    Report,
+    /// Not of the list alone: entries were removed by a filter.
+    Filter,
 }
 
 /// One line of the change feed.
@@ -35,7 +39,7 @@ pub enum Op {
 pub struct Change {
     /// What.
     pub op: Op,
-    /// The canonical address; for [`Op::Reload`] any text.
+    /// The canonical address; for [`Op::Reload`] any text, for a report or a filter its name.
     pub address: String,
     /// The entry's expiry after the change.
     pub expires: Option<i64>,
@@ -307,12 +311,15 @@ impl Op {
             Self::Update => 2,
             Self::Remove => 3,
             Self::Reload => 4,
+            Self::Report => 5,
+            Self::Filter => 6,
         }
     }
 
     /// What is not understood is answered by reading the list again, which is always right.
     fn from_code(code: i64) -> Self {
-        [Self::Add, Self::Update, Self::Remove].into_iter().find(|op| op.code() == code).unwrap_or(Self::Reload)
+        let known = [Self::Add, Self::Update, Self::Remove, Self::Report, Self::Filter];
+        known.into_iter().find(|op| op.code() == code).unwrap_or(Self::Reload)
     }
 }
 

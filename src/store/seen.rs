@@ -38,10 +38,26 @@ impl SeenKey {
         Self(key)
     }
 
+    pub(super) fn of_bytes(bytes: [u8; SEEN_KEY_BYTES]) -> Self {
+        Self(bytes)
+    }
+
     /// Its bytes, [`SEEN_KEY_BYTES`] of them.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    /// As hexadecimal digits.
+    pub(super) fn to_hex(self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    pub(super) fn from_hex(text: &str) -> Option<Self> {
+        let digits = text.bytes().map(|b| char::from(b).to_digit(16)).collect::<Option<Vec<_>>>()?;
+        let bytes = digits.chunks_exact(2).map(|pair| u8::try_from(pair[0] << 4 | pair[1]).unwrap_or_default());
+        let bytes: Vec<u8> = bytes.collect();
+        (text.len() == 2 * SEEN_KEY_BYTES).then(|| bytes.try_into().ok().map(Self)).flatten()
     }
 }
 

@@ -11,6 +11,9 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 /// Most reports that are kept: 200 MB on disk. The oldest go first.
 const MAX_SOFT: i64 = 1_000_000;
 
+/// What stands in place of the address of a report that was taken back.
+pub(super) const TAKEN_BACK: &str = "";
+
 /// How many reports are needed within how many seconds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Needed {
@@ -65,14 +68,31 @@ pub(super) fn keep(tx: &Connection, report: Report<'_>, needed: Needed, now: i64
     Ok(())
 }
 
-/// Takes the report back that a Delivery contradicts, if there is one.
+/// Takes the report back that a Delivery contradicts, if there is one. That it was is kept as long: other relays of a
+/// fleet may tell of it still.
 pub(super) fn take_back(tx: &Connection, delivery: &SeenKey) -> Result<Option<TakenBack>, Fault> {
-    let sql = "DELETE FROM soft WHERE delivery = ?1 RETURNING address, need, within";
-    let taken = tx.prepare_cached(sql)?.query_row([delivery.as_bytes()], |row| {
+    let sql = "SELECT address, need, within FROM soft WHERE delivery = ?1 AND address != ?2";
+    let taken = tx.prepare_cached(sql)?.query_row(params![delivery.as_bytes(), TAKEN_BACK], |row| {
         let needed = Needed { count: row.get(1)?, within: row.get(2)? };
         Ok(TakenBack { address: row.get(0)?, needed })
     });
+    let sql = "UPDATE soft SET address = ?2 WHERE delivery = ?1";
+    tx.prepare_cached(sql)?.execute(params![delivery.as_bytes(), TAKEN_BACK])?;
     Ok(taken.optional()?)
+}
+
+/// Remembers that a report that never was here was taken back.
+pub(super) fn remember_taken(tx: &Connection, delivery: &SeenKey, now: i64) -> Result<(), Fault> {
+    let sql = "INSERT OR IGNORE INTO soft (delivery, address, at, mail_time, need, within, until)
+               VALUES (?1, ?2, ?3, ?3, 1, 0, ?4)";
+    tx.prepare_cached(sql)?.execute(params![delivery.as_bytes(), TAKEN_BACK, now, now.saturating_add(SEEN_SECONDS)])?;
+    Ok(())
+}
+
+/// Whether a report was taken back; `None`: there is none.
+pub(super) fn is_taken(tx: &Connection, delivery: &SeenKey) -> Result<Option<bool>, Fault> {
+    let sql = "SELECT address = ?2 FROM soft WHERE delivery = ?1";
+    Ok(tx.prepare_cached(sql)?.query_row(params![delivery.as_bytes(), TAKEN_BACK], |row| row.get(0)).optional()?)
 }
 
 /// Whether any report is kept.

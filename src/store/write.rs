@@ -154,6 +154,7 @@ impl Store {
                 .map_err(|e| Fault::Store(StoreError::Other { path: reader.path.clone(), detail: e.to_string() }))?;
             let sql = "INSERT INTO removed_filter (filter, at, until) VALUES (?1, ?2, ?3)";
             tx.execute(sql, params![json, at, until])?;
+            super::report::tell_filter(tx, &json)?;
             bury_matching(tx, filter, at, until)?;
             if removed.entries > MAX_CHANGES.unsigned_abs() {
                 feed(tx, Op::Reload, "", None, Told::Here)?;

@@ -194,6 +194,7 @@ impl Task {
                 Op::Update => self.index.update(key, change.expires),
                 Op::Remove => self.index.remove(key),
                 Op::Reload => reload = true,
+                Op::Report | Op::Filter => {}
             }
             self.confirmer.forget(key);
             last = change.mark;

@@ -1,8 +1,9 @@
 //! Relays that share one suppression list: whatever happens to the store, what one knows all know in the end.
 
 use crate::asker::Question;
-use crate::gatepost::{Daemon, Home};
-use crate::valkey::{FORGETFUL, Valkey};
+use crate::gatepost::{Daemon, Home, both};
+use crate::ingest::{bounce, bounce_of, delivery};
+use crate::valkey::{FORGETFUL, LASTING, Valkey};
 use crate::wait;
 use rustix::process::Signal;
 use std::time::Duration;
@@ -299,4 +300,129 @@ fn until_stored(valkey: &Valkey, count: u64) {
     wait::until(&format!("{count} records in the store"), wait::LONG, || {
         (valkey.ask::<u64>(&["HLEN", ENTRIES]).ok()? == count).then_some(())
     });
+}
+
+/// Rules under which two full mailboxes rest an address.
+const FULL: &str = "[senders]\nmode = \"off\"\n[suppression]\nmode = \"enforce\"\n\
+                    mailbox_full = { count = 2, within = \"1d\", ttl = \"1d\" }\n";
+
+impl Relay {
+    fn ingest(&self, event: &serde_json::Value) {
+        let path = self.home.path("event.json");
+        std::fs::write(&path, event.to_string()).unwrap();
+        self.home.run(&["ingest", path.to_str().unwrap()]);
+    }
+}
+
+/// A full mailbox, now.
+fn full(address: &str, message: &str) -> serde_json::Value {
+    let (mut event, now) = (bounce_of(address, message), jiff::Timestamp::now().to_string());
+    event["bounce"]["bounceType"] = "Transient".into();
+    event["bounce"]["bounceSubType"] = "MailboxFull".into();
+    event["bounce"]["timestamp"] = now.as_str().into();
+    event["mail"]["timestamp"] = now.as_str().into();
+    event
+}
+
+#[test]
+fn full_mailboxes_count_over_all_relays_and_are_taken_back_by_any() {
+    let valkey = Valkey::start(FORGETFUL);
+    let [a, b] = ["a", "b"].map(|name| {
+        let relay = Relay::of(&valkey, name);
+        relay.home.write_policy("policy.toml", FULL);
+        relay.started()
+    });
+    a.ingest(&full("full@example.net", "0109019c-1"));
+    wait::until("the report to be told", wait::LONG, || {
+        (valkey.ask::<u64>(&["HLEN", "{gatepost}:soft"]).ok()? == 1).then_some(())
+    });
+    assert!(!a.refuses("full@example.net"));
+    b.ingest(&full("full@example.net", "0109019c-2"));
+    a.knows("full@example.net", SOON);
+    b.knows("full@example.net", SOON);
+    // the mail of the first report arrived after all
+    let mut delivered = delivery("full@example.net");
+    delivered["mail"]["messageId"] = "0109019c-1".into();
+    b.ingest(&delivered);
+    a.forgets("full@example.net", SOON);
+    b.forgets("full@example.net", SOON);
+    a.ingest(&full("full@example.net", "0109019c-3"));
+    b.knows("full@example.net", SOON);
+}
+
+#[test]
+fn a_removal_by_filter_holds_against_old_events_everywhere() {
+    let valkey = Valkey::start(FORGETFUL);
+    let [a, b] = ["a", "b"].map(|name| Relay::of(&valkey, name).started());
+    a.suppress(&["add", "one@example.net"]);
+    b.knows("one@example.net", SOON);
+    b.suppress(&["remove", "--domain", "example.net"]);
+    a.forgets("one@example.net", SOON);
+    wait::until("the filter to be told", SOON, || {
+        (valkey.ask::<u64>(&["HLEN", "{gatepost}:filters"]).ok()? == 1).then_some(())
+    });
+    a.suppress(&["add", "probe@example.org"]);
+    b.knows("probe@example.org", SOON);
+    // about mail that was sent before the removal, of an address that was never on the list
+    a.ingest(&bounce("never@example.net"));
+    a.ingest(&bounce("never@example.com"));
+    b.knows("never@example.com", SOON);
+    assert!(!a.refuses("never@example.net") && !b.refuses("never@example.net"));
+}
+
+#[test]
+fn a_bounce_that_one_relay_reads_is_refused_by_all_and_its_removal_holds() {
+    let valkey = Valkey::start(FORGETFUL);
+    let [a, b] = ["a", "b"].map(|name| Relay::of(&valkey, name).started());
+    a.ingest(&bounce("gone@example.net"));
+    b.knows("gone@example.net", SOON);
+    assert!(b.suppress(&["show", "gone@example.net"]).contains("550 5.1.1 user unknown"));
+    b.suppress(&["remove", "gone@example.net"]);
+    a.forgets("gone@example.net", SOON);
+    // older mail bounces late, at the other relay
+    a.ingest(&bounce_of("gone@example.net", "0109019c-late"));
+    a.suppress(&["add", "probe@example.net"]);
+    b.knows("probe@example.net", SOON);
+    assert!(!a.refuses("gone@example.net") && !b.refuses("gone@example.net"));
+}
+
+#[test]
+fn a_list_is_taken_into_a_fleet_and_back_twice_without_harm() {
+    let valkey = Valkey::start(FORGETFUL);
+    let url = valkey.url();
+    let [one, other] = [0, 1].map(|_| Home::alone("", RULES));
+    one.run(&["suppress", "add", "one@example.net", "gone@example.net"]);
+    other.run(&["suppress", "add", "other@example.net", "gone@example.net"]);
+    one.run(&["suppress", "remove", "gone@example.net"]);
+    let said = one.run(&["suppress", "migrate", "--to", &url]);
+    assert_eq!(said, format!("2 addresses read here, 2 changed in {url}, namespace gatepost\n"));
+    assert!(one.run(&["suppress", "migrate", "--to", &url]).contains("2 addresses read here, 0 changed in"));
+    let _daemon = other.start();
+    let said = other.run(&["suppress", "migrate", "--from", &url]);
+    assert_eq!(said, format!("2 addresses read in {url}, namespace gatepost, 2 changed here\n"));
+    assert!(other.run(&["suppress", "migrate", "--from", &url]).contains("0 changed here"));
+    let listed = other.run(&["suppress", "list"]);
+    assert!(listed.contains("one@example.net") && listed.contains("other@example.net"), "{listed}");
+    assert!(!listed.contains("gone@example.net"), "the removal was later: {listed}");
+    let json: serde_json::Value =
+        serde_json::from_str(&other.run(&["--json", "suppress", "migrate", "--to", &url])).unwrap();
+    assert_eq!((json["addresses"].as_u64(), json["changed"].as_u64()), (Some(3), Some(1)));
+    let without = one.command(&["suppress", "migrate", "--to"]).output().unwrap();
+    assert!(both(&without).contains("gatepost.toml names no store"), "{}", both(&without));
+    drop(valkey);
+    let away = one.command(&["suppress", "migrate", "--from", &url]).output().unwrap();
+    assert_eq!(away.status.code(), Some(69), "{}", both(&away));
+}
+
+#[test]
+fn a_store_that_restarts_with_all_it_had_is_followed_on() {
+    let mut valkey = Valkey::start(LASTING);
+    let [a, b] = ["a", "b"].map(|name| Relay::of(&valkey, name).started());
+    a.suppress(&["add", "one@example.net"]);
+    b.knows("one@example.net", SOON);
+    valkey.kill();
+    a.suppress(&["remove", "one@example.net"]);
+    valkey.run();
+    b.forgets("one@example.net", wait::LONG);
+    assert_eq!(b.stderr().matches("know the same").count(), 1, "only at the start: {}", b.stderr());
 }

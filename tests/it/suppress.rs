@@ -8,6 +8,7 @@ use gatepost::cli::suppress::{
     AboutArgs, AddArgs, ExportArgs, ExportFormat, FilterArgs, Format, ImportArgs, ListArgs, RemoveArgs,
     SuppressCommand, run,
 };
+use gatepost::daemon::Config;
 use gatepost::mail::Address;
 use gatepost::store::{
     Batch, Entry, Filter, MAX_CHANGES, MAX_EVIDENCE_BYTES, OnExisting, Op, Origin, Reader, Reason, Store, StoreError,
@@ -78,7 +79,8 @@ fn cli_with(path: &Path, json: bool, input: Option<&str>, command: &SuppressComm
         now: NOW,
         signals: &Signals::default(),
     };
-    let code = run(command, path, json, &mut console);
+    let config = Config { suppression_store: path.to_owned(), ..Config::default() };
+    let code = run(command, &config, json, &mut console);
     Ran { code, out: String::from_utf8(out).expect("UTF-8"), err: String::from_utf8(err).expect("UTF-8") }
 }
 

@@ -4,13 +4,16 @@
 //!
 //! One thread with a runtime of its own; the index and whoever asks it know nothing of this.
 
+mod migrate;
 mod position;
 mod push;
 mod session;
+mod share;
 mod snapshot;
 mod sort;
 mod status;
 
+pub use migrate::{Direction, Migrated, migrate};
 pub use status::{Seen, Status};
 
 use super::{Keys, Relay, StoreUrl};

@@ -1,30 +1,38 @@
-//! Telling the fleet: each record is read, joined with ours, and written where it is still what was read.
+//! Telling the fleet: what it has is read, joined with ours, and written where it is still what was read.
 
 use super::Fault;
 use super::position::Position;
+use super::share::{Shared, over};
 use super::status::Status;
 use crate::fleet::{Keys, Link, Relay};
-use crate::mail::Address;
-use crate::store::{Record, Unreadable};
 use redis::{RedisResult, Script};
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Records a script: well under a millisecond of the store's time.
+/// Things a script: well under a millisecond of the store's time.
 const BATCH: usize = 250;
 
-/// How often a record is tried that others change at the same moment.
+/// How often a thing is tried that others change at the same moment.
 const TRIES: usize = 20;
 
 /// About so many changes are kept: what a relay can have missed and still catch up one by one.
-pub(super) const STREAM_LENGTH: usize = 200_000;
+const STREAM_LENGTH: usize = 200_000;
 
-/// Writes records.
+/// Tells the fleet.
 pub(super) struct Pusher<'a> {
     pub(super) link: Link,
-    pub(super) keys: &'a Keys,
-    pub(super) relay: &'a Relay,
-    pub(super) status: &'a Status,
-    pub(super) script: Script,
+    keys: &'a Keys,
+    relay: &'a Relay,
+    status: &'a Status,
+    script: Script,
+}
+
+/// What the store took.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pushed {
+    /// The place of the last in the stream, unless the fleet knew all of it.
+    pub(super) last: Option<Position>,
+    /// How many things the fleet knew less of.
+    pub(super) written: u64,
 }
 
 impl<'a> Pusher<'a> {
@@ -32,59 +40,58 @@ impl<'a> Pusher<'a> {
         Self { link, keys, relay, status, script: Script::new(include_str!("swap.lua")) }
     }
 
-    /// Tells records; the place of the last in the stream, unless the fleet knew all of it.
-    pub(super) async fn push(&mut self, records: &[(Address, Record)]) -> Result<Option<Position>, Fault> {
-        let mut last = None;
-        for batch in records.chunks(BATCH) {
-            let mut left: Vec<&(Address, Record)> = batch.iter().collect();
+    /// Tells things.
+    pub(super) async fn push<T: Shared>(&mut self, things: &[T]) -> Result<Pushed, Fault> {
+        let mut pushed = Pushed::default();
+        for batch in things.chunks(BATCH) {
+            let mut left: Vec<&T> = batch.iter().collect();
             for _ in 0..TRIES {
                 let (told, changed) = self.try_batch(&left).await?;
-                last = last.max(told);
-                left.retain(|(address, _)| changed.iter().any(|other| other == address.as_str()));
+                pushed.last = pushed.last.max(told.last);
+                pushed.written += told.written;
+                left.retain(|thing| changed.contains(&thing.name()));
                 if left.is_empty() {
                     break;
                 }
             }
             if !left.is_empty() {
                 // whoever writes so often tells us of it by the stream, and what we know more is told again then
-                tracing::debug!(records = left.len(), "others change these records all the time");
+                tracing::debug!(count = left.len(), "others change these records all the time");
             }
         }
-        Ok(last)
+        self.status.pushed.fetch_add(pushed.written, Relaxed);
+        Ok(pushed)
     }
 
-    async fn try_batch(&mut self, records: &[&(Address, Record)]) -> Result<(Option<Position>, Vec<String>), Fault> {
+    /// Tells what nobody else changes at this moment; the names of the others.
+    async fn try_batch<T: Shared>(&mut self, things: &[&T]) -> Result<(Pushed, Vec<String>), Fault> {
         let mut question = redis::cmd("HMGET");
-        question.arg(self.keys.of("entries"));
-        records.iter().for_each(|(address, _)| {
-            question.arg(address.as_str());
+        question.arg(self.keys.of(T::HASH));
+        things.iter().for_each(|thing| {
+            question.arg(thing.name());
         });
         let known: Vec<Option<Vec<u8>>> = question.query_async(&mut self.link).await?;
         let mut script = self.script.prepare_invoke();
-        script.key(self.keys.of("entries")).key(self.keys.of("changes")).arg(&self.relay.name).arg(STREAM_LENGTH);
+        script.key(self.keys.of(T::HASH)).key(self.keys.of("changes"));
+        script.arg(&self.relay.name).arg(STREAM_LENGTH).arg(T::FIELD);
         let mut count = 0;
-        for ((address, record), known) in records.iter().zip(&known) {
+        for (thing, known) in things.iter().zip(&known) {
             let known = known.as_deref().unwrap_or_default();
-            let there = match Record::decode(address, known) {
-                Ok(there) => there,
-                Err(Unreadable::Garbage) => Record::default(),
-                Err(newer) => {
-                    self.status.cannot_read(address.as_str(), &newer);
-                    continue;
+            match over(*thing, known) {
+                Ok(None) => {}
+                Ok(Some(all)) => {
+                    script.arg(thing.name()).arg(known).arg(all);
+                    count += 1;
                 }
-            };
-            let all = there.clone().join(record.clone());
-            if all != there {
-                script.arg(address.as_str()).arg(known).arg(all.encode());
-                count += 1;
+                Err(why) => self.status.cannot_read(&thing.name(), &why),
             }
         }
         if count == 0 {
-            return Ok((None, Vec::new()));
+            return Ok((Pushed::default(), Vec::new()));
         }
         let answer: RedisResult<(Option<String>, Vec<String>)> = script.invoke_async(&mut self.link).await;
         let (told, changed) = answer?;
-        self.status.pushed.fetch_add(count - changed.len() as u64, Relaxed);
-        Ok((told.and_then(|id| id.parse().ok()), changed))
+        let last = told.and_then(|id| id.parse().ok());
+        Ok((Pushed { last, written: count - changed.len() as u64 }, changed))
     }
 }

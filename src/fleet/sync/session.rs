@@ -4,14 +4,15 @@
 
 use super::position::Position;
 use super::push::Pusher;
+use super::share::{self, Shared, VALUE};
 use super::status::{Status, unix_ms, unix_seconds};
 use super::{Fault, Settings};
 use crate::fleet::members::{BEAT, Heart};
 use crate::fleet::{Keys, Link, Patience, connect};
 use crate::mail::Address;
-use crate::store::{Mark, OwnChange, Record, Store, Telling, identity};
+use crate::store::{FullReport, Mark, OwnChange, Record, RemovedFilter, Store, Telling, identity};
 use redis::streams::{StreamId, StreamRangeReply, StreamReadReply};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
@@ -30,9 +31,6 @@ const PUSH_RETRY: Duration = Duration::from_secs(1);
 const BATCH: usize = 500;
 const FEED_BATCH: usize = 2_000;
 
-/// Most addresses that are remembered as not told; beyond, everything is compared once the store takes changes.
-const MAX_OWED: usize = 10_000;
-
 /// What the database remembers, by name.
 const NAMESPACE: &str = "namespace";
 const POSITION: &str = "position";
@@ -43,7 +41,7 @@ pub(super) struct Session<'a> {
     pub(super) settings: &'a Settings,
     pub(super) status: &'a Status,
     pub(super) store: Store,
-    pusher: Pusher<'a>,
+    pub(super) pusher: Pusher<'a>,
     /// The connection that waits for news.
     waiting: Link,
     /// The run of the server, by its own name for it.
@@ -53,13 +51,12 @@ pub(super) struct Session<'a> {
     mark: Option<Mark>,
     /// Where in the stream the pushed changes stand, with the mark that holds once they came back.
     on_their_way: VecDeque<(Position, Mark)>,
-    /// What the store did not take yet.
-    owed: BTreeSet<Address>,
     /// The database as it was when the feed was last read to its end.
     version: Option<i64>,
-    /// Whether that was too much to remember.
-    owes_more: bool,
+    /// When the store last refused a change.
     refused: Option<Instant>,
+    /// Whether what others said should have been answered meanwhile.
+    untold: bool,
     /// The store's clock less ours, milliseconds.
     ahead_ms: i64,
     pub(super) has_turn: bool,
@@ -79,8 +76,6 @@ impl<'a> Session<'a> {
         let position = noted(POSITION)?.and_then(|text| text.parse().ok());
         let mark = noted(MARK)?.and_then(|text| text.parse().ok());
         let pusher = Pusher::new(link, &settings.keys, &settings.relay, status);
-        let (on_their_way, owed) = (VecDeque::new(), BTreeSet::new());
-        let (version, refused, has_turn, owes_more) = (None, None, false, false);
         if let Some(position) = position {
             status.at(position);
             status.is_in_sync();
@@ -95,13 +90,12 @@ impl<'a> Session<'a> {
             run,
             position,
             mark,
-            on_their_way,
-            owed,
-            version,
-            owes_more,
-            refused,
+            on_their_way: VecDeque::new(),
+            version: None,
+            refused: None,
+            untold: false,
             ahead_ms,
-            has_turn,
+            has_turn: false,
         })
     }
 
@@ -118,9 +112,6 @@ impl<'a> Session<'a> {
     }
 
     async fn keep_in_step(&mut self) -> Result<std::convert::Infallible, Fault> {
-        if self.position.is_none() {
-            self.snapshot().await?;
-        }
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -178,16 +169,12 @@ impl<'a> Session<'a> {
         let waits = i64::try_from(unix_ms()).unwrap_or(0) + self.ahead_ms - i64::try_from(last.ms).unwrap_or(0);
         self.status.lag_ms.store(u64::try_from(waits).unwrap_or(0), Relaxed);
         let mut said: BTreeMap<Address, Record> = BTreeMap::new();
-        for entry in entries {
-            let (Some(address), Some(record)) = (entry.get::<Vec<u8>>("a"), entry.get::<Vec<u8>>("r")) else {
-                continue;
-            };
-            if let Some((address, record)) = self.read(&address, &record) {
-                let known = said.remove(&address).unwrap_or_default();
-                said.insert(address, known.join(record));
-            }
+        for (address, record) in self.told(entries) {
+            let known: Record = said.remove(&address).unwrap_or_default();
+            said.insert(address, known.join(record));
         }
         let said: Vec<_> = said.into_iter().collect();
+        self.hear(&self.told(entries), &self.told(entries))?;
         // own changes first: the lines of the others push them out of the feed
         self.push_changes().await?;
         if self.position.is_none() {
@@ -197,7 +184,7 @@ impl<'a> Session<'a> {
         let position = last.to_string();
         let mut notes = vec![(POSITION, position.as_str())];
         notes.extend(came_back.as_deref().map(|mark| (MARK, mark)));
-        let notes = if self.owed.is_empty() { notes } else { Vec::new() };
+        let notes = if self.untold { Vec::new() } else { notes };
         let merged = self.store.merge(&said, Telling::Each, &notes, now())?;
         self.version = None;
         self.position = Some(last);
@@ -205,7 +192,8 @@ impl<'a> Session<'a> {
         self.status.applied.fetch_add(merged.changed, Relaxed);
         if !merged.to_tell.is_empty() {
             self.tell(&merged.to_tell).await?;
-            if self.owed.is_empty() {
+            self.untold |= self.refused.is_some();
+            if !self.untold {
                 self.store.merge(&[], Telling::Each, &notes, now())?;
             }
         }
@@ -229,34 +217,38 @@ impl<'a> Session<'a> {
         if identity(&self.settings.database).ok() != Some(self.store.file()) {
             return Err(Fault::Replaced);
         }
-        if self.refused.is_some_and(|at| at.elapsed() < PUSH_RETRY) {
+        if self.refused.is_some() && !self.takes_changes_again().await? {
             return Ok(());
-        }
-        let owed: Vec<_> = std::mem::take(&mut self.owed).into_iter().collect();
-        let records = owed.into_iter().map(|address| {
-            let record = self.store.record(address.as_str())?.in_force(now());
-            Ok((address, record))
-        });
-        let records = records.collect::<Result<Vec<_>, Fault>>()?;
-        self.tell(&records).await?;
-        if self.owes_more && self.owed.is_empty() {
-            self.owes_more = false;
-            return self.snapshot_soon();
         }
         let version = self.store.data_version()?;
-        if self.version == Some(version) || !self.owed.is_empty() {
+        if self.version == Some(version) {
             return Ok(());
         }
-        let Some(mark) = self.mark.clone() else { return self.snapshot_soon() };
-        let Some(own) = self.store.own_changes(&mark, FEED_BATCH)? else { return self.snapshot_soon() };
-        let mut records = Vec::new();
+        let own = match &self.mark {
+            Some(mark) => self.store.own_changes(mark, FEED_BATCH)?,
+            None => None,
+        };
+        let Some(own) = own else {
+            self.position = None;
+            return Ok(());
+        };
+        let (mut records, mut reports, mut filters) = (Vec::new(), Vec::new(), Vec::new());
         for change in own.changes {
             match change {
                 OwnChange::Of(address, record) => records.push((address, record.in_force(now()))),
-                OwnChange::Everything => return self.snapshot_soon(),
+                OwnChange::Report(report) => reports.push(report),
+                OwnChange::Filter(filter) => filters.push(filter),
+                OwnChange::Everything => {
+                    self.position = None;
+                    return Ok(());
+                }
             }
         }
-        if let Some(at) = self.tell(&records).await? {
+        let told = [self.tell(&filters).await?, self.tell(&reports).await?, self.tell(&records).await?];
+        if self.refused.is_some() {
+            return Ok(());
+        }
+        if let Some(at) = told.into_iter().max().flatten() {
             self.on_their_way.push_back((at, own.mark.clone()));
         }
         self.mark = Some(own.mark);
@@ -266,33 +258,46 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Has everything read at the next look at the stream.
-    fn snapshot_soon(&mut self) -> Result<(), Fault> {
-        self.position = None;
-        Ok(())
+    /// Whether the store takes changes again, asked now and then. What it was not told while it did not is found by
+    /// comparing everything.
+    async fn takes_changes_again(&mut self) -> Result<bool, Fault> {
+        if self.refused.is_some_and(|at| at.elapsed() < PUSH_RETRY) {
+            return Ok(false);
+        }
+        let mut question = redis::cmd("SET");
+        question.arg(self.keys().of("probe")).arg(&self.settings.relay.name).arg("PX").arg(1);
+        match question.query_async::<()>(self.link()).await {
+            Ok(()) => {}
+            Err(error) if is_refusal(&error) => {
+                self.refused = Some(Instant::now());
+                return Ok(false);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        self.refused = None;
+        self.version = None;
+        self.status.can_push(&self.settings.url);
+        if std::mem::take(&mut self.untold) {
+            self.position = None;
+        }
+        Ok(true)
     }
 
-    /// Tells records. What the store refuses stays owed; a store that is away ends the session.
-    pub(super) async fn tell(&mut self, records: &[(Address, Record)]) -> Result<Option<Position>, Fault> {
-        if records.is_empty() {
+    /// Tells the fleet. What the store refuses is told once it takes changes; a store that is away ends the session.
+    pub(super) async fn tell<T: Shared>(&mut self, things: &[T]) -> Result<Option<Position>, Fault> {
+        if things.is_empty() {
             return Ok(None);
         }
-        match self.pusher.push(records).await {
-            Ok(last) => {
-                self.refused = None;
-                self.status.can_push(&self.settings.url);
-                Ok(last)
+        if self.refused.is_none() {
+            match self.pusher.push(things).await {
+                Err(Fault::Fleet(error)) if is_refusal(&error) => {
+                    self.status.cannot_push(&self.settings.url, &error);
+                    self.refused = Some(Instant::now());
+                }
+                pushed => return Ok(pushed?.last),
             }
-            Err(Fault::Fleet(error)) if is_refusal(&error) => {
-                self.status.cannot_push(&self.settings.url, &error);
-                self.refused = Some(Instant::now());
-                let room = MAX_OWED.saturating_sub(self.owed.len());
-                self.owes_more |= records.len() > room;
-                self.owed.extend(records.iter().take(room).map(|(address, _)| address.clone()));
-                Ok(None)
-            }
-            Err(fault) => Err(fault),
         }
+        Ok(None)
     }
 
     /// Notes that everything up to `position` is here, and the own changes up to `mark` are there.
@@ -304,10 +309,11 @@ impl<'a> Session<'a> {
             (MARK, marked.as_str()),
             (RUN, self.run.as_str()),
         ];
-        let notes = if self.owed.is_empty() { notes.as_slice() } else { &[] };
+        self.untold = self.refused.is_some();
+        let notes = if self.untold { &[] } else { notes.as_slice() };
         match telling {
             Telling::Later => self.store.tell_all(notes)?,
-            Telling::Each => drop(self.store.merge(&[], telling, notes, now())?),
+            _ => drop(self.store.merge(&[], telling, notes, now())?),
         }
         self.on_their_way.clear();
         self.version = None;
@@ -317,20 +323,25 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// A record of the store; `None` where it is none.
-    pub(super) fn read(&self, address: &[u8], record: &[u8]) -> Option<(Address, Record)> {
-        let name = String::from_utf8_lossy(address);
-        let Some(parsed) = Address::parse(&name).ok().filter(|parsed| parsed.as_str() == name) else {
-            self.status.cannot_read(&name, &"it is no address");
-            return None;
-        };
-        match Record::decode(&parsed, record) {
-            Ok(record) => Some((parsed, record)),
-            Err(why) => {
-                self.status.cannot_read(&name, &why);
-                None
-            }
+    /// What entries of the stream tell of one kind.
+    fn told<T: Shared>(&self, entries: &[StreamId]) -> Vec<T> {
+        let part = |entry: &StreamId, field| entry.get::<Vec<u8>>(field);
+        let parts = entries.iter().filter_map(|entry| Some((part(entry, T::FIELD)?, part(entry, VALUE)?)));
+        parts.filter_map(|(name, value)| self.read(&name, &value)).collect()
+    }
+
+    /// What the store has of a name; `None`, and counted, where it cannot be read.
+    pub(super) fn read<T: Shared>(&self, name: &[u8], value: &[u8]) -> Option<T> {
+        share::read(name, value, |name, why| self.status.cannot_read(name, why))
+    }
+
+    /// Takes in reports and filters.
+    pub(super) fn hear(&mut self, reports: &[FullReport], filters: &[RemovedFilter]) -> Result<(), Fault> {
+        if !reports.is_empty() || !filters.is_empty() {
+            self.store.hear(reports, filters, now())?;
+            self.version = None;
         }
+        Ok(())
     }
 
     pub(super) fn keys(&self) -> &'a Keys {

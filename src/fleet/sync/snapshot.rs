@@ -5,9 +5,10 @@
 use super::Fault;
 use super::position::Position;
 use super::session::{Session, is_refusal, now};
+use super::share::{Shared, TELLER};
 use super::sort::{Pair, Sorted, Sorter};
 use crate::mail::Address;
-use crate::store::{Record, Telling};
+use crate::store::{FullReport, Record, RemovedFilter, Telling};
 use redis::streams::StreamRangeReply;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 const SCAN: usize = 2_000;
 
 /// Addresses that are joined in one transaction.
-const WINDOW: usize = 5_000;
+pub(super) const WINDOW: usize = 5_000;
 
 /// Most changes that the index is told one by one: the feed holds a few times as many.
 const MOST_TOLD: u64 = 50_000;
@@ -57,6 +58,9 @@ impl Session<'_> {
             // the runtime has others to serve
             tokio::task::yield_now().await;
         }
+        self.hear_all().await?;
+        self.tell(&self.store.removed_by_filter()?).await?;
+        self.tell_reports().await?;
         self.end_turn().await?;
         self.status.applied.fetch_add(changed, Relaxed);
         self.settle(anchor, mark, telling)?;
@@ -76,27 +80,63 @@ impl Session<'_> {
             return Ok(position);
         }
         let mut question = redis::cmd("XADD");
-        question.arg(&stream).arg("*").arg("o").arg(&self.settings.relay.name);
+        question.arg(&stream).arg("*").arg(TELLER).arg(&self.settings.relay.name);
         let id: String = question.query_async(self.link()).await?;
         Ok(id.parse().unwrap_or_default())
     }
 
-    async fn scan(&mut self) -> Result<Sorted, Fault> {
+    /// All records, in the order of their addresses.
+    pub(super) async fn scan(&mut self) -> Result<Sorted, Fault> {
         let folder = self.settings.database.parent().unwrap_or(std::path::Path::new("."));
-        let mut sorter = Sorter::new(folder);
-        let (entries, mut cursor) = (self.keys().of("entries"), 0_u64);
-        loop {
-            let mut question = redis::cmd("HSCAN");
-            question.arg(&entries).arg(cursor).arg("COUNT").arg(SCAN);
-            let (next, pairs): (u64, Vec<(Vec<u8>, Vec<u8>)>) = question.query_async(self.link()).await?;
-            for (address, record) in pairs {
-                sorter.push(address, record)?;
+        let (mut sorter, mut cursor) = (Sorter::new(folder), Some(0));
+        while let Some(at) = cursor {
+            let page = self.page(<(Address, Record)>::HASH, at).await?;
+            for (name, value) in page.pairs {
+                sorter.push(name, value)?;
             }
-            if next == 0 {
-                return Ok(sorter.finish()?);
-            }
-            cursor = next;
+            cursor = page.next;
         }
+        Ok(sorter.finish()?)
+    }
+
+    /// Takes in all reports and filters.
+    pub(super) async fn hear_all(&mut self) -> Result<(), Fault> {
+        for hash in [RemovedFilter::HASH, FullReport::HASH] {
+            let mut cursor = Some(0);
+            while let Some(at) = cursor {
+                let Page { pairs, next } = self.page(hash, at).await?;
+                match hash {
+                    FullReport::HASH => self.hear(&self.read_all(&pairs), &[])?,
+                    _ => self.hear(&[], &self.read_all(&pairs))?,
+                }
+                cursor = next;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells all reports that are kept here.
+    pub(super) async fn tell_reports(&mut self) -> Result<(), Fault> {
+        let mut after = 0;
+        loop {
+            let own = self.store.full_reports(after, SCAN)?;
+            let Some((last, _)) = own.last() else { return Ok(()) };
+            after = *last;
+            let own: Vec<FullReport> = own.into_iter().map(|(_, report)| report).collect();
+            self.tell(&own).await?;
+        }
+    }
+
+    fn read_all<T: Shared>(&self, pairs: &[RawPair]) -> Vec<T> {
+        pairs.iter().filter_map(|(name, value)| self.read(name, value)).collect()
+    }
+
+    /// Some of a hash.
+    async fn page(&mut self, hash: &str, cursor: u64) -> Result<Page, Fault> {
+        let mut question = redis::cmd("HSCAN");
+        question.arg(self.keys().of(hash)).arg(cursor).arg("COUNT").arg(SCAN);
+        let (next, pairs): (u64, Vec<RawPair>) = question.query_async(self.link()).await?;
+        Ok(Page { pairs, next: Some(next).filter(|next| *next != 0) })
     }
 
     /// What both sides know of the next addresses.
@@ -112,7 +152,7 @@ impl Session<'_> {
                 remote.ahead = Some((address, value));
                 break;
             }
-            let Some((address, record)) = self.read(&address, &value) else { continue };
+            let Some((address, record)) = self.read::<(Address, Record)>(&address, &value) else { continue };
             while let Some(own) = known.next_if(|own| own.as_str() < address.as_str()) {
                 records.extend(of_own(&own));
             }
@@ -172,6 +212,15 @@ fn of_own(address: &str) -> Option<(Address, Record)> {
 struct Window {
     records: Vec<(Address, Record)>,
     end: Option<String>,
+}
+
+/// A name and a value, as they come.
+type RawPair = (Vec<u8>, Vec<u8>);
+
+/// A part of a hash, and the cursor of the next.
+struct Page {
+    pairs: Vec<RawPair>,
+    next: Option<u64>,
 }
 
 struct Remote {

@@ -1,0 +1,125 @@
+//! What relays share, each kind in a hash of its own: how it is named there, written, read and joined.
+
+use crate::mail::Address;
+use crate::store::{FullReport, Record, RemovedFilter, Unreadable};
+use std::fmt::Display;
+
+/// One thing that relays share.
+pub(super) trait Shared: Sized {
+    /// The hash that has all of its kind.
+    const HASH: &'static str;
+    /// The field of an entry of the stream that has its name. The other is [`VALUE`].
+    const FIELD: &'static str;
+
+    /// Its name in the hash.
+    fn name(&self) -> String;
+
+    /// As the hash has it.
+    fn encode(&self) -> String;
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// Why it cannot be read.
+    fn decode(name: &str, value: &[u8]) -> Result<Self, Wrong>;
+
+    /// Both together.
+    fn joined(&self, other: Self) -> Self;
+}
+
+/// The field of an entry of the stream that has the value.
+pub(super) const VALUE: &str = "r";
+
+/// The field that has the name of the relay that told it.
+pub(super) const TELLER: &str = "o";
+
+/// Why something cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Wrong {
+    #[error("its name is no canonical address")]
+    Name,
+    #[error("{0}")]
+    Value(#[from] Unreadable),
+}
+
+impl Shared for (Address, Record) {
+    const HASH: &'static str = "entries";
+    const FIELD: &'static str = "a";
+
+    fn name(&self) -> String {
+        self.0.as_str().to_owned()
+    }
+
+    fn encode(&self) -> String {
+        self.1.encode()
+    }
+
+    fn decode(name: &str, value: &[u8]) -> Result<Self, Wrong> {
+        let address = Address::parse(name).ok().filter(|address| address.as_str() == name).ok_or(Wrong::Name)?;
+        let record = Record::decode(&address, value)?;
+        Ok((address, record))
+    }
+
+    fn joined(&self, other: Self) -> Self {
+        (other.0, self.1.clone().join(other.1))
+    }
+}
+
+impl Shared for FullReport {
+    const HASH: &'static str = "soft";
+    const FIELD: &'static str = "s";
+
+    fn name(&self) -> String {
+        self.name()
+    }
+
+    fn encode(&self) -> String {
+        self.encode()
+    }
+
+    fn decode(name: &str, value: &[u8]) -> Result<Self, Wrong> {
+        Ok(Self::decode(name, value)?)
+    }
+
+    fn joined(&self, other: Self) -> Self {
+        self.clone().join(other)
+    }
+}
+
+impl Shared for RemovedFilter {
+    const HASH: &'static str = "filters";
+    const FIELD: &'static str = "f";
+
+    fn name(&self) -> String {
+        self.name().to_owned()
+    }
+
+    fn encode(&self) -> String {
+        self.encode()
+    }
+
+    fn decode(name: &str, value: &[u8]) -> Result<Self, Wrong> {
+        Ok(Self::decode(name, value)?)
+    }
+
+    fn joined(&self, other: Self) -> Self {
+        self.clone().join(other)
+    }
+}
+
+/// What is over `there` in `ours`, as it is to be written; `None`: nothing.
+pub(super) fn over<T: Shared>(ours: &T, there: &[u8]) -> Result<Option<String>, Wrong> {
+    let all = match T::decode(&ours.name(), there) {
+        Ok(known) => ours.joined(known).encode(),
+        // what nobody can read is no loss
+        Err(Wrong::Value(Unreadable::Garbage)) => ours.encode(),
+        Err(newer) => return Err(newer),
+    };
+    Ok((all.as_bytes() != there).then_some(all))
+}
+
+/// Reads what the store has; what cannot be read is told to `wrong`.
+pub(super) fn read<T: Shared>(name: &[u8], value: &[u8], wrong: impl FnOnce(&str, &dyn Display)) -> Option<T> {
+    let name = String::from_utf8_lossy(name);
+    T::decode(&name, value).map_err(|why| wrong(&name, &why)).ok()
+}
