@@ -90,7 +90,14 @@ enum Asker {
 
 impl Asker {
     async fn limiter(store: &Store) -> Result<Self> {
-        let setup = Setup { url: store.url().parse()?, ca: None, keys: Keys::new("bench"), beats_as: None, relays: 1, roster: None };
+        let setup = Setup {
+            url: store.url().parse()?,
+            ca: None,
+            keys: Keys::new("bench"),
+            beats_as: None,
+            relays: 1,
+            roster: None,
+        };
         let (limiter, mut keeper) = Keeper::new(setup, Arc::new(Meters::default()));
         let began = Instant::now();
         while let Some(trouble) = limiter.trouble() {

@@ -226,8 +226,14 @@ fn more_charges_than_the_store_should_work_on_at_once_are_counted_here() {
     let limit = crate::fleet_script::limit("by-domain", rate, Mode::Enforce);
     let domains: Vec<_> = (0..=MAX_CHARGES).map(|n| format!("d{n}.example")).collect();
     let charge = |at: usize| Charge { limit: &limit, key: Key::Text(domains[at].as_bytes()), rate, n: 1 };
-    let setup =
-        Setup { url: valkey.url().parse().unwrap(), ca: None, keys: Keys::new("mail"), beats_as: None, relays: 1, roster: None };
+    let setup = Setup {
+        url: valkey.url().parse().unwrap(),
+        ca: None,
+        keys: Keys::new("mail"),
+        beats_as: None,
+        relays: 1,
+        roster: None,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let (limiter, mut keeper) = Keeper::new(setup, Arc::default());
