@@ -95,7 +95,8 @@ impl FleetView {
     #[must_use]
     pub fn new(config: &Config, list: Option<Arc<Status>>) -> Self {
         let name = Relay::new(config.fleet.name.as_deref()).name;
-        Self { fleet: config.fleet.clone(), name, roster: Arc::default(), list }
+        let roster = list.as_ref().map_or_else(Arc::default, |list| list.roster.clone());
+        Self { fleet: config.fleet.clone(), name, roster, list }
     }
 
     /// What is wrong with the store of the list, if anything; `None`: the list is not shared.

@@ -97,7 +97,10 @@ fn in_fleet(store: &Valkey) -> (Home, Daemon, String) {
     let tcp = free("127.0.0.1");
     home.configure("", &format!(", \"inet:{tcp}\""));
     let url = store.url().replace("127.", ":@127.");
-    add_section(&home, &format!("[limits]\nstore = \"{url}\"\n[fleet]\nname = \"relay-one\"\n"));
+    add_section(
+        &home,
+        &format!("[suppression]\nstore = \"{url}\"\n[limits]\nstore = \"{url}\"\n[fleet]\nname = \"relay-one\"\n"),
+    );
     let daemon = home.start();
     (home, daemon, tcp)
 }
@@ -119,15 +122,15 @@ fn a_fleet_is_shown_with_how_old_it_is() {
     );
     assert!(silent["silent_seconds"].as_f64().unwrap() >= 60.0, "{silent}");
     assert_eq!(
-        (&seen["limits"]["shared"], &seen["limits"]["relays"], &seen["list"]),
-        (&json!(true), &json!(1), &Value::Null)
+        (&seen["limits"]["shared"], &seen["limits"]["relays"], &seen["list"]["connected"]),
+        (&json!(true), &json!(1), &json!(true))
     );
     // No place over TCP, and no password anywhere.
     assert!(seen["limits"]["store"].as_str().unwrap().contains(":***@127.0.0.1"), "{seen}");
     assert_eq!(http_tcp(&tcp, "GET", "/status.json").json()["fleet"]["limits"]["store"], Value::Null);
     store.kill();
     let away = wait::until("the store to be away", wait::LONG, || {
-        Some(fleet()).filter(|fleet| fleet["limits"]["shared"] == json!(false))
+        Some(fleet()).filter(|fleet| [&fleet["limits"]["shared"], &fleet["list"]["connected"]] == [&json!(false); 2])
     });
     assert!(away["limits"]["trouble"].is_string(), "{away}");
     assert_eq!(status(&home)["status"], "degraded");
@@ -140,6 +143,7 @@ fn a_fleet_is_shown_with_how_old_it_is() {
     browser.wait_until("the relays", "document.querySelectorAll('#fleet tbody tr').length === 2");
     let text = browser.run("return document.querySelector('main').innerText").as_str().unwrap().to_owned();
     for words in [
+        "Fleet, the store of the list: ",
         "Fleet, the store of limits: ",
         "relay-silent",
         "silent",

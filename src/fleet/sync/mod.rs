@@ -6,6 +6,7 @@
 
 mod migrate;
 mod position;
+mod pulse;
 mod push;
 mod session;
 mod share;
@@ -81,6 +82,7 @@ impl Sync {
                 tokio::select! {
                     () = until.cancelled() => {}
                     () = follow(&settings, &told) => {}
+                    never = pulse::pulse(&settings, &told) => match never {},
                 }
             });
             // a name server that does not answer holds a thread of the runtime

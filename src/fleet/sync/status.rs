@@ -1,9 +1,9 @@
 //! How a relay stands with its fleet, for metrics, health and the page; and the two lines that tell it to the log.
 
-use super::super::StoreUrl;
+use super::super::{Roster, StoreUrl};
 use super::Fault;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 
@@ -14,6 +14,8 @@ const LASTING: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub struct Status {
     now: Mutex<Now>,
+    /// The relays of the fleet.
+    pub roster: Arc<Roster>,
     /// Whether this relay ever had all that the fleet knows.
     in_sync: watch::Sender<bool>,
     /// Records that were written into the store.

@@ -4,6 +4,7 @@ use super::Seed;
 use super::install::{Found, Install, Trial};
 use crate::gatepost::both;
 use crate::valkey::{FORGETFUL, LASTING, Valkey};
+use crate::wait;
 use serde_json::json;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -25,6 +26,28 @@ fn examine(trial: &Trial<'_>) -> Vec<Found> {
 
 fn must_be(id: &'static str, severity: &'static str, says: &'static str, found: &[Found]) {
     Seed { id, severity, says, follows: &[], put: |_| {} }.must_be(found);
+}
+
+#[test]
+fn a_sound_fleet_gives_no_finding_and_a_store_that_goes_away_is_found() {
+    let mut store = Valkey::start(LASTING);
+    let spool = "[events]\nsource = \"spool\"\nspool_dir = \"DIR/state/spool\"\naccounts = [\"123456789012\"]\n";
+    let url = store.url();
+    let shared =
+        format!("[suppression]\nstore = \"{url}\"\n[limits]\nstore = \"{url}\"\n[fleet]\nname = \"relay-1\"\n");
+    let install = Install::with(&format!("{spool}{shared}"), &[]);
+    let trial = install.trial();
+    let verbose = || both(&trial.command(&["--verbose"]).output().unwrap());
+    wait::true_within("the relay's sign of life", wait::LONG, || {
+        verbose().contains("ok       fleet-members: relay-1 ")
+    });
+    assert_eq!(trial.examine(&[]), []);
+    store.kill();
+    wait::true_within("the daemon to notice", wait::LONG, || {
+        let found = trial.examine(&[]);
+        let of = |id: &str, says: &str| found.iter().filter(|f| f.id == id && f.what.contains(says)).count();
+        of("fleet-store", "refused") == 1 && of("fleet-daemon", "as the daemon has it") == 2 && found.len() == 3
+    });
 }
 
 /// A store that is sound until a few words are said to it, and what is found then.
