@@ -32,7 +32,7 @@ demo: packages
 test: test-packages venv
 	cargo build --locked --all-targets
 	cargo test --locked $(RUNNER)
-	cargo test --locked $(RUNNER) --bench policy --bench milter --bench events --bench trace --bench report --bench fleet
+	cargo test --locked $(RUNNER) --bench policy --bench milter --bench events --bench trace --bench report --bench fleet --bench fleet_sync
 
 lint:
 	cargo fmt --check

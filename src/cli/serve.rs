@@ -74,7 +74,6 @@ fn exit_code(fatal: &Fatal) -> u8 {
         Fatal::Policy(_) | Fatal::Listen(ListenError::NoGroup { .. } | ListenError::NotASocket(_)) => exit::CONFIG,
         Fatal::State(..) | Fatal::EventLog(_) => exit::CANTCREAT,
         Fatal::SecondInstance(_) | Fatal::Listen(ListenError::InUse(_)) => exit::UNAVAILABLE,
-        Fatal::Authority(..) => exit::NOINPUT,
         Fatal::Listen(ListenError::System { .. }) | Fatal::System(..) => exit::OSERR,
     }
 }

@@ -4,7 +4,6 @@ use super::config::Config;
 use crate::fleet::sync::{Settings, Sync};
 use crate::fleet::{Keys, Relay, StoreUrl};
 use std::io;
-use std::path::Path;
 use std::time::Duration;
 
 /// How long a start waits for a store that does not answer.
@@ -62,7 +61,7 @@ pub fn settings(config: &Config, url: StoreUrl) -> io::Result<Settings> {
     Ok(Settings {
         database: config.store_path(),
         url,
-        ca: config.fleet.ca_file.as_deref().map(read).transpose()?,
+        ca: config.fleet.ca()?,
         keys: Keys::new(&config.fleet.namespace),
         relay: Relay::new(config.fleet.name.as_deref()),
     })
@@ -90,8 +89,4 @@ fn tell_incomplete(store: &StoreUrl) {
         %store,
         "This relay does not know the fleet's list yet, and starts without: what only others know passes until it does."
     );
-}
-
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    std::fs::read(path).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))
 }

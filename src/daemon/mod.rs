@@ -14,6 +14,7 @@ mod fleet_metrics;
 pub mod fleet_view;
 mod guard;
 pub mod history;
+mod limits;
 pub mod listeners;
 mod mail_logs;
 pub mod metrics;

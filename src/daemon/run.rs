@@ -8,6 +8,7 @@ use super::events::EventSide;
 use super::fleet::FleetSide;
 use super::fleet_view::FleetView;
 use super::history::{History, keep_history};
+use super::limits;
 use super::listeners::{self, Access, Endpoint, Inherited, ListenError, OwnFile};
 use super::metrics::{self, Sources};
 use super::milter::{self, MilterSide};
@@ -17,9 +18,8 @@ use crate::delegation::server::Bounds;
 use crate::delegation::{Gate, House, Server};
 use crate::events::Stats;
 use crate::events::stats::unix_now;
-use crate::fleet::{self, Keeper, Keys, Limiter, Relay, Roster};
 use crate::lines::Outlet;
-use crate::meters::{self, Meters};
+use crate::meters::Meters;
 use crate::milter::Milter;
 use crate::rules::Problem;
 use crate::suppression::{Confirmer, Follower, Index};
@@ -45,12 +45,6 @@ const SAVE_EVERY: Duration = Duration::from_secs(60);
 /// How often idle limiter keys are given up, an eighth of the table at a time.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
-/// Where the counters are kept in the state folder.
-pub const LIMITS_FILE: &str = "limits.state";
-
-/// Where the number of relays is kept: a start while the store is away must not take a share for the whole.
-const RELAYS_FILE: &str = "limits.relays";
-
 /// Why the daemon did not start, or stopped, with the exit code of sysexits(3) it deserves.
 #[derive(Debug, thiserror::Error)]
 pub enum Fatal {
@@ -66,9 +60,6 @@ pub enum Fatal {
     /// A socket cannot be opened.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// The certificate of the store's authority cannot be read.
-    #[error("{0}: cannot read the certificate that [fleet] ca_file names: {1}")]
-    Authority(PathBuf, io::Error),
     /// The event log cannot be opened.
     #[error("cannot open the event log: {0}")]
     EventLog(io::Error),
@@ -93,7 +84,11 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Fat
     let writer = Writer::start(&config.event_log_output, lines).map_err(Fatal::EventLog)?;
 
     let fleet = FleetSide::start(&config).map_err(|e| Fatal::System("share with the fleet", e))?;
-    fleet.first_list(&config).await;
+    if !first_list(&fleet, &config, &mut signals).await {
+        fleet.stop();
+        writer.finish();
+        return Ok(());
+    }
     let store_path = config.store_path();
     let index = Arc::new(Index::default());
     let confirmer = Arc::new(Confirmer::new(&store_path));
@@ -115,10 +110,10 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Fat
     let follower = Arc::new(follower);
     let meters = Arc::new(Meters::new(config.max_keys));
     meters.adopt(&first.rules.limits);
-    restore_limits(&meters, &config.state_dir);
-
+    limits::restore(&meters, &config.state_dir);
     let view = Arc::new(FleetView::new(&config, fleet.list.as_ref().map(|list| list.status().clone())));
-    let (shared, keeper) = shared_limits(&config, &meters, &view.roster).await?.unzip();
+    let shared = limits::shared(&config, &meters, &view.roster).await;
+    let (shared, keeper) = shared.map_err(|e| Fatal::System("share with the fleet", e))?.unzip();
     let mut house = House::new(Arc::new(first.rules), index, confirmer, meters, outlet);
     house.shared = shared;
     let house = Arc::new(house);
@@ -154,13 +149,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Fat
     tasks.spawn(keep_state(house.clone(), stamping.clone(), config.state_dir.clone(), gate.clone()));
     tasks.spawn(feed_watchdog(gate.clone()));
     if let Some(keeper) = keeper {
-        let gate = gate.clone();
-        tasks.spawn(async move {
-            tokio::select! {
-                () = gate.closed() => {}
-                () = keeper.keep() => {}
-            }
-        });
+        tasks.spawn(limits::keep(keeper, gate.clone()));
     }
     tasks.spawn(keep_history(office.clone(), gate.clone()));
     let event_side = EventSide::start(&config, &house, &events);
@@ -209,6 +198,20 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<(), Fat
     drop((server, office, house, stamping));
     writer.finish();
     Ok(())
+}
+
+/// Waits for the list of the fleet where that is needed; `false` where the daemon is to stop meanwhile.
+async fn first_list(fleet: &FleetSide, config: &Config, signals: &mut Signals) -> bool {
+    let mut waited = std::pin::pin!(fleet.first_list(config));
+    loop {
+        tokio::select! {
+            () = &mut waited => return true,
+            wake = signals.next() => match wake {
+                Some(Wake::Reload) => {}
+                Some(Wake::Stop) | None => return false,
+            },
+        }
+    }
 }
 
 async fn drained(server: &Server, tasks: &mut JoinSet<()>) {
@@ -349,51 +352,9 @@ async fn reload_config(config: &mut Config, file: Option<PathBuf>, reloader: &Re
     reloader.reload(config.policy_dir.clone(), config.rewriting());
 }
 
-/// The limits that are counted in the store of a fleet, asked once before anybody is answered. A store that is away
-/// keeps nobody from being answered.
-async fn shared_limits(
-    config: &Config,
-    meters: &Arc<Meters>,
-    roster: &Arc<Roster>,
-) -> Result<Option<(Arc<Limiter>, Keeper)>, Fatal> {
-    let Some(url) = config.fleet.limits.clone() else { return Ok(None) };
-    // Where the list is in the same store, the relay says there that it is at work.
-    let beats = config.fleet.suppression.as_ref() != Some(&url);
-    let setup = fleet::Setup {
-        url,
-        ca: config.fleet.ca().map_err(|(path, e)| Fatal::Authority(path, e))?,
-        keys: Keys::new(&config.fleet.namespace),
-        beats_as: beats.then(|| Relay::new(config.fleet.name.as_deref())),
-        relays: std::fs::read_to_string(config.state_dir.join(RELAYS_FILE))
-            .ok()
-            .and_then(|n| n.parse().ok())
-            .unwrap_or(1),
-        // Else what follows the list reads the members, and where they are in it.
-        roster: config.fleet.suppression.is_none().then(|| roster.clone()),
-    };
-    let (limiter, mut keeper) = Keeper::new(setup, meters.clone());
-    keeper.greet().await;
-    Ok(Some((limiter, keeper)))
-}
-
-fn restore_limits(meters: &Meters, state_dir: &Path) {
-    match meters::restore(meters, &state_dir.join(LIMITS_FILE), unix_time()) {
-        Ok(0) => {}
-        Ok(keys) => tracing::info!(keys, "Limiter counters are back."),
-        Err(error) => tracing::warn!(%error, "The saved limiter counters cannot be used; starting from zero."),
-    }
-}
-
 /// Saves what a restart must not forget. It blocks.
 fn save_state(house: &House, stamping: Option<&Milter>, state_dir: &Path) {
-    if let Err(error) = meters::save(&house.meters, &state_dir.join(LIMITS_FILE)) {
-        tracing::error!(%error, "Cannot save the limiter counters.");
-    }
-    if let Some(shared) = &house.shared
-        && let Err(error) = std::fs::write(state_dir.join(RELAYS_FILE), shared.relays().to_string())
-    {
-        tracing::error!(%error, "Cannot save how many relays there are.");
-    }
+    limits::save(house, state_dir);
     if let Some(stamping) = stamping {
         milter::save(stamping, state_dir);
     }

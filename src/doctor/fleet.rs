@@ -40,7 +40,7 @@ pub(super) fn check(site: &Site, report: &mut Report) {
         report.skip(&[&STORE[..], &[c::FLEET_DAEMON, c::FLEET_SHARES]].concat(), why);
         return;
     }
-    let ca = fleet.ca().map_err(|(file, e)| Refusal { code: String::new(), words: format!("{}: {e}", file.display()) });
+    let ca = fleet.ca().map_err(|e| Refusal { code: String::new(), words: e.to_string() });
     let keys = Keys::new(&fleet.namespace);
     let mut found = Vec::new();
     for store in stores {

@@ -5,7 +5,7 @@
 use super::brake::{self, Meta};
 use super::merge::{Told, stamp_of};
 use super::record::Stamp;
-use super::report::{Reported, tell_report};
+use super::report::{Reported, What, tell_report};
 use super::soft::{self, Needed, Report};
 use super::write::{Fault, insert, take_out, update};
 use super::{
@@ -157,14 +157,13 @@ impl<'a> Work<'a> {
     fn hear(&mut self, heard: &FullReport) -> Result<(), Fault> {
         let FullReport { delivery, what } = heard;
         let known = soft::is_taken(self.tx, delivery)?;
-        let Some(Reported { address, at, mail_time, expires, need, within }) = what else {
-            return match known {
-                Some(_) => self.delivered(delivery),
-                None => soft::remember_taken(self.tx, delivery, self.batch.now),
-            };
+        let Reported { address, at, mail_time, expires, need, within } = match what {
+            What::Made(reported) => reported,
+            What::TakenBack(_) if known.is_some() => return self.delivered(delivery),
+            What::TakenBack(until) => return soft::remember_taken(self.tx, delivery, *until),
         };
         if known == Some(true) || seen::is_known(self.tx, delivery)? {
-            soft::remember_taken(self.tx, delivery, self.batch.now)?;
+            soft::remember_taken(self.tx, delivery, self.batch.now.saturating_add(seen::SEEN_SECONDS))?;
             return tell_report(self.tx, delivery);
         }
         let needed = Needed { count: (*need).max(1), within: *within };

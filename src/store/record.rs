@@ -176,6 +176,16 @@ impl Record {
         }
     }
 
+    /// Whether nobody needs it at `now` (Unix seconds): no entry stands, and no removal or take-back is young enough to
+    /// matter.
+    #[must_use]
+    pub fn is_over(&self, now: i64) -> bool {
+        let forgotten = |at: i64| at.saturating_add(super::TOMBSTONE_SECONDS) < now;
+        self.standing().is_none_or(|(entry, _)| !entry.in_force(now))
+            && self.word.as_ref().is_none_or(|word| word.entry.is_some() || forgotten(word.at()))
+            && self.taken.is_none_or(forgotten)
+    }
+
     fn drop_what_does_not_count(&mut self) {
         let (word, taken) = (self.word.as_ref().map(Word::at), self.taken);
         self.facts.retain(|fact| {

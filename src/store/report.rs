@@ -3,6 +3,7 @@
 
 use super::merge::Told;
 use super::read::Op;
+use super::seen::SEEN_SECONDS;
 use super::write::{Fault, feed};
 use super::{Filter, Reader, SEEN_KEY_BYTES, SeenKey, Store, StoreError, Unreadable, apply, soft};
 use crate::mail::Address;
@@ -18,8 +19,16 @@ const MAX_REPORT_BYTES: usize = 1_000;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FullReport {
     pub(super) delivery: SeenKey,
-    /// `None`: it was taken back, and nothing brings it again.
-    pub(super) what: Option<Reported>,
+    pub(super) what: What,
+}
+
+/// What is known of a report.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum What {
+    /// It was made.
+    Made(Reported),
+    /// It was taken back, and nothing brings it again; so long that matters, Unix seconds.
+    TakenBack(i64),
 }
 
 /// What was reported.
@@ -54,7 +63,10 @@ impl FullReport {
     /// As text.
     #[must_use]
     pub fn encode(&self) -> String {
-        let Some(Reported { address, at, mail_time, expires, need, within }) = &self.what else { return "1".into() };
+        let Reported { address, at, mail_time, expires, need, within } = match &self.what {
+            What::Made(reported) => reported,
+            What::TakenBack(until) => return format!("1\t{until}"),
+        };
         let expires = expires.map(|at| at.to_string()).unwrap_or_default();
         format!("1\t{at}\t{mail_time}\t{expires}\t{need}\t{within}\t{}", address.as_str())
     }
@@ -67,18 +79,40 @@ impl FullReport {
         let delivery = SeenKey::from_hex(name).ok_or(Unreadable::Garbage)?;
         let text = std::str::from_utf8(text).ok().filter(|text| text.len() <= MAX_REPORT_BYTES);
         let (form, rest) = text.map(|text| text.split_once('\t').unwrap_or((text, ""))).ok_or(Unreadable::Garbage)?;
-        match (form.parse::<u32>(), rest) {
-            (Ok(1), "") => Ok(Self { delivery, what: None }),
-            (Ok(1), _) => Ok(Self { delivery, what: Some(Reported::read(rest).ok_or(Unreadable::Garbage)?) }),
-            (Ok(form), _) if form > 1 => Err(Unreadable::Newer),
+        let taken = rest.parse().ok().map(What::TakenBack);
+        match form.parse::<u32>() {
+            Ok(1) => {
+                let what = taken.or_else(|| Reported::read(rest).map(What::Made)).ok_or(Unreadable::Garbage)?;
+                Ok(Self { delivery, what })
+            }
+            Ok(form) if form > 1 => Err(Unreadable::Newer),
             _ => Err(Unreadable::Garbage),
         }
+    }
+
+    /// Whether nothing that still comes at `now` (Unix seconds) has to do with it.
+    #[must_use]
+    pub fn is_over(&self, now: i64) -> bool {
+        self.what.until() < now
     }
 
     /// What both know together: taken back is taken back.
     #[must_use]
     pub fn join(self, other: Self) -> Self {
-        Self { what: self.what.zip(other.what).map(|(a, b)| a.max(b)), ..self }
+        let what = match (self.what, other.what) {
+            (What::Made(a), What::Made(b)) => What::Made(a.max(b)),
+            (a, b) => What::TakenBack(a.until().max(b.until())),
+        };
+        Self { what, ..self }
+    }
+}
+
+impl What {
+    fn until(&self) -> i64 {
+        match self {
+            Self::Made(it) => it.at.saturating_add(it.within).saturating_add(SEEN_SECONDS),
+            Self::TakenBack(until) => *until,
+        }
     }
 }
 
@@ -119,6 +153,12 @@ impl RemovedFilter {
         let is_filter = name.len() <= MAX_FILTER_BYTES && serde_json::from_str::<Filter>(name).is_ok();
         let at = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).filter(|_| is_filter);
         Ok(Self { filter: name.to_owned(), at: at.ok_or(Unreadable::Garbage)? })
+    }
+
+    /// Whether the removal is too long ago at `now` (Unix seconds) for any event.
+    #[must_use]
+    pub fn is_over(&self, now: i64) -> bool {
+        self.at.saturating_add(super::TOMBSTONE_SECONDS) < now
     }
 
     /// The later of both.
@@ -206,8 +246,8 @@ fn report(row: &Row<'_>) -> rusqlite::Result<FullReport> {
     let delivery = SeenKey::of_bytes(row.get::<_, [u8; SEEN_KEY_BYTES]>(0)?);
     let address: String = row.get(1)?;
     let what = match Address::parse(&address).ok().filter(|_| address != soft::TAKEN_BACK) {
-        None => None,
-        Some(address) => Some(Reported {
+        None => What::TakenBack(row.get::<_, i64>(2)?.saturating_add(row.get(6)?).saturating_add(SEEN_SECONDS)),
+        Some(address) => What::Made(Reported {
             address,
             at: row.get(2)?,
             mail_time: row.get(3)?,
@@ -236,7 +276,8 @@ mod tests {
                 within: 60,
             },
         );
-        prop::option::of(what).prop_map(|what| FullReport { delivery: SeenKey::new("m", &["delivery"]), what })
+        let what = prop_oneof![what.prop_map(What::Made), (0..9_i64).prop_map(What::TakenBack)];
+        what.prop_map(|what| FullReport { delivery: SeenKey::new("m", &["delivery"]), what })
     }
 
     proptest! {

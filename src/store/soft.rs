@@ -81,11 +81,12 @@ pub(super) fn take_back(tx: &Connection, delivery: &SeenKey) -> Result<Option<Ta
     Ok(taken.optional()?)
 }
 
-/// Remembers that a report that never was here was taken back.
-pub(super) fn remember_taken(tx: &Connection, delivery: &SeenKey, now: i64) -> Result<(), Fault> {
+/// Remembers, until then, that a report that never was here was taken back.
+pub(super) fn remember_taken(tx: &Connection, delivery: &SeenKey, until: i64) -> Result<(), Fault> {
     let sql = "INSERT OR IGNORE INTO soft (delivery, address, at, mail_time, need, within, until)
                VALUES (?1, ?2, ?3, ?3, 1, 0, ?4)";
-    tx.prepare_cached(sql)?.execute(params![delivery.as_bytes(), TAKEN_BACK, now, now.saturating_add(SEEN_SECONDS)])?;
+    let at = until.saturating_sub(SEEN_SECONDS);
+    tx.prepare_cached(sql)?.execute(params![delivery.as_bytes(), TAKEN_BACK, at, until])?;
     Ok(())
 }
 

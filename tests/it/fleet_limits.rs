@@ -161,7 +161,8 @@ fn a_store_that_hangs_costs_the_first_few_questions_and_no_other() {
         .collect();
     let slow = times.iter().filter(|time| **time >= Duration::from_millis(15)).count();
     assert!((1..=5).contains(&slow), "{times:?}");
-    assert!(times[10..].iter().max().unwrap() < &Duration::from_millis(5), "{times:?}");
+    // Two of forty: a busy machine may take as long for nothing.
+    assert!(times[10..].iter().filter(|time| **time >= Duration::from_millis(5)).count() <= 2, "{times:?}");
     // A third of 30, since nothing is known of what the others grant.
     assert_eq!(home.log().matches("decision=reject").count(), 50 - 10);
     is_away(home);

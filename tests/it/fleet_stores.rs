@@ -3,12 +3,14 @@
 
 use crate::asker::{DUNNO, Question};
 use crate::fleet_limits::{Messages, answered, counts_together, fallbacks, is_away, relay};
-use crate::gatepost::{Daemon, Home, OPEN};
+use crate::gatepost::{self, Daemon, Home};
+use crate::proxy::{OPEN, Proxy, Way};
 use crate::valkey::{FORGETFUL, Valkey};
 use crate::wait;
 use rustix::process::Signal;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// More than any of this asks for.
 const PLENTY: &str = "100/h burst 1000";
@@ -99,6 +101,27 @@ fn a_store_that_flaps_is_told_of_once() {
 }
 
 #[test]
+fn a_store_that_is_slow_is_not_waited_for() {
+    let valkey = Valkey::start(FORGETFUL);
+    let proxy = Proxy::to(valkey.port());
+    let (home, daemon) = shared(&format!("redis://127.0.0.1:{}/0", proxy.port()), "");
+    proxy.set(Way::Open(Duration::from_millis(30)));
+    rides_out(&home, &["in time"], || {
+        let took = |n: u32| {
+            let began = Instant::now();
+            assert_eq!(home.ask(&Question::data(&format!("slow.{n}"))), DUNNO);
+            began.elapsed()
+        };
+        let waited = (0..50).map(took).filter(|took| *took > Duration::from_millis(15)).count();
+        assert!(waited < 3, "{waited} of 50 questions waited");
+        proxy.set(OPEN);
+    });
+    proxy.set(Way::Cut);
+    rides_out(&home, &[], || proxy.set(OPEN));
+    assert_eq!(daemon.stderr().matches("is away; this relay counts").count(), 1, "{}", daemon.stderr());
+}
+
+#[test]
 fn a_user_needs_no_more_than_this_and_a_wrong_password_is_told_without_it() {
     let valkey = Valkey::start(FORGETFUL);
     let user = format!("ACL SETUSER gate on >s3cret ~{{gatepost}}:* {LEAST}");
@@ -153,12 +176,15 @@ fn tls_by_the_operators_own_authority_and_no_other() {
     assert!(daemon.says(&["is away; this relay counts by itself"]).contains("UnknownIssuer"), "{}", daemon.stderr());
     assert_eq!(answered(&home), 0.0);
     // Nor is a file that is not there one.
-    let home = Home::alone("", OPEN);
+    let home = Home::alone("", gatepost::OPEN);
     let fleet = format!("[limits]\nstore = \"{url}\"\n[fleet]\nca_file = \"/nowhere/ca.pem\"\n");
     crate::aws::add_section(&home, &fleet);
     let out = home.command(&["serve"]).output().unwrap();
-    assert_eq!(out.status.code(), Some(66));
-    assert!(crate::gatepost::text(&out.stderr).contains("/nowhere/ca.pem: cannot read the certificate"), "{out:?}");
+    assert_eq!(out.status.code(), Some(71));
+    assert!(
+        crate::gatepost::text(&out.stderr).contains("cannot share with the fleet: /nowhere/ca.pem: No such file"),
+        "{out:?}"
+    );
 }
 
 #[test]

@@ -426,3 +426,24 @@ fn a_store_that_restarts_with_all_it_had_is_followed_on() {
     b.forgets("one@example.net", wait::LONG);
     assert_eq!(b.stderr().matches("know the same").count(), 1, "only at the start: {}", b.stderr());
 }
+
+#[test]
+fn what_is_over_leaves_the_store() {
+    let valkey = Valkey::start(FORGETFUL);
+    let old = [
+        (ENTRIES, "old@example.net", "1\ne\t1000\t1\t3\t1000\t2000\t\t550"),
+        (ENTRIES, "removed@example.net", "1\nr\t1000000"),
+        (ENTRIES, "stands@example.net", "1\ne\t1000\t1\t3\t1000\t\t\t550"),
+        ("{gatepost}:soft", "00112233445566778899aabbccddeeff00112233", "1\t1000"),
+        ("{gatepost}:filters", "{}", "1000"),
+    ];
+    for (hash, name, value) in old {
+        let _: i64 = valkey.ask(&["HSET", hash, name, value]).unwrap();
+    }
+    let a = Relay::of(&valkey, "a").started();
+    until_stored(&valkey, 1);
+    for hash in ["{gatepost}:soft", "{gatepost}:filters"] {
+        wait::until(hash, wait::LONG, || (valkey.ask::<u64>(&["HLEN", hash]).ok()? == 0).then_some(()));
+    }
+    assert!(a.refuses("stands@example.net") && !a.refuses("old@example.net"));
+}

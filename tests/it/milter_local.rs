@@ -1,9 +1,11 @@
 //! Mail by sendmail(1) on a real Postfix: stamped, held to the rules in each setting of `[local]`; and its bounces, which
 //! arrive through a stand-in that refuses the null sender, as SES does.
 
+use crate::aws::add_section;
 use crate::postfix::Postfix;
 use crate::sink::Message;
 use crate::stamped::{COMPLETE, gatepost, home, postfix, sendmail, stamps, suppress};
+use crate::valkey::{FORGETFUL, Valkey};
 use crate::wait;
 
 const TO: &[&str] = &["user@example.net"];
@@ -142,6 +144,23 @@ fn local_mail_to_suppressed_recipients_goes_to_the_others_and_limits_hold() {
     home.log_line(&["decision=drop", "to=<dead@example.net>"]);
     home.log_line(&["decision=hold", "check=limits", "few"]);
     assert_eq!(postfix.sink.count(), 2);
+}
+
+#[test]
+fn the_limits_of_a_fleet_hold_for_local_mail() {
+    let valkey = Valkey::start(FORGETFUL);
+    let postfix = postfix();
+    let limit = "[[limit]]\nname = \"few\"\nkey = \"sender\"\nrate = \"1/h burst 2\"\n";
+    let home = home(&postfix, limit, "");
+    add_section(&home, &format!("[limits]\nstore = \"{}\"\n", valkey.url()));
+    let _daemon = home.start();
+    for subject in ["first", "second", "third"] {
+        sendmail(&postfix, "info@example.com", TO, &content(subject));
+        home.log_line(&["correlation_id=", "nrcpt=1"]);
+    }
+    home.log_line(&["decision=hold", "check=limits", "few"]);
+    postfix.sink.message("second");
+    assert_eq!(valkey.ask::<usize>(&["EXISTS", "{gatepost}:limit:few:sender:messages:info@example.com"]), Ok(1));
 }
 
 #[test]

@@ -90,8 +90,9 @@ impl Fleet {
     ///
     /// # Errors
     /// The file, and why it cannot be read.
-    pub fn ca(&self) -> Result<Option<Vec<u8>>, (PathBuf, io::Error)> {
-        self.ca_file.as_ref().map(|path| std::fs::read(path).map_err(|e| (path.clone(), e))).transpose()
+    pub fn ca(&self) -> io::Result<Option<Vec<u8>>> {
+        let named = |path: &PathBuf, e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
+        self.ca_file.as_ref().map(|path| std::fs::read(path).map_err(|e| named(path, e))).transpose()
     }
 
     /// The section `[fleet]`.

@@ -13,6 +13,7 @@ mod share;
 mod snapshot;
 mod sort;
 mod status;
+mod sweep;
 
 pub use migrate::{Direction, Migrated, migrate};
 pub use status::{Seen, Status};

@@ -3,6 +3,7 @@
 use super::Fault;
 use super::position::Position;
 use super::share::{Shared, over};
+use super::snapshot::RawPair;
 use super::status::Status;
 use crate::fleet::{Keys, Link, Relay};
 use redis::{RedisResult, Script};
@@ -61,6 +62,20 @@ impl<'a> Pusher<'a> {
         }
         self.status.pushed.fetch_add(pushed.written, Relaxed);
         Ok(pushed)
+    }
+
+    /// Takes things out of a hash that still are as they were read. Nobody is told.
+    pub(super) async fn drop_these(&mut self, hash: &str, things: &[RawPair]) -> Result<(), Fault> {
+        for batch in things.chunks(BATCH) {
+            let mut script = self.script.prepare_invoke();
+            script.key(self.keys.of(hash)).key(self.keys.of("changes"));
+            script.arg(&self.relay.name).arg(STREAM_LENGTH).arg("");
+            batch.iter().for_each(|(name, value)| {
+                script.arg(name).arg(value).arg("");
+            });
+            let _: redis::Value = script.invoke_async(&mut self.link).await?;
+        }
+        Ok(())
     }
 
     /// Tells what nobody else changes at this moment; the names of the others.

@@ -6,6 +6,7 @@ use super::position::Position;
 use super::push::Pusher;
 use super::share::{self, Shared, VALUE};
 use super::status::{Status, unix_ms, unix_seconds};
+use super::sweep::Sweep;
 use super::{Fault, Settings};
 use crate::fleet::members::{BEAT, Heart};
 use crate::fleet::{Keys, Link, Patience, connect};
@@ -60,6 +61,7 @@ pub(super) struct Session<'a> {
     /// The store's clock less ours, milliseconds.
     ahead_ms: i64,
     pub(super) has_turn: bool,
+    pub(super) sweep: Sweep,
 }
 
 impl<'a> Session<'a> {
@@ -96,6 +98,7 @@ impl<'a> Session<'a> {
             untold: false,
             ahead_ms,
             has_turn: false,
+            sweep: Sweep::default(),
         })
     }
 
@@ -131,6 +134,7 @@ impl<'a> Session<'a> {
                 }
             }
             self.status.contact(&self.settings.url);
+            self.sweep().await?;
         }
     }
 

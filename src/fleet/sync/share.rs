@@ -14,6 +14,14 @@ pub(super) trait Shared: Sized {
     /// Its name in the hash.
     fn name(&self) -> String;
 
+    /// Whether it says nothing.
+    fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// Whether nobody needs it at `now`, Unix seconds.
+    fn is_over(&self, now: i64) -> bool;
+
     /// As the hash has it.
     fn encode(&self) -> String;
 
@@ -50,6 +58,14 @@ impl Shared for (Address, Record) {
         self.0.as_str().to_owned()
     }
 
+    fn is_empty(&self) -> bool {
+        self.1.is_empty()
+    }
+
+    fn is_over(&self, now: i64) -> bool {
+        self.1.is_over(now)
+    }
+
     fn encode(&self) -> String {
         self.1.encode()
     }
@@ -73,6 +89,10 @@ impl Shared for FullReport {
         self.name()
     }
 
+    fn is_over(&self, now: i64) -> bool {
+        self.is_over(now)
+    }
+
     fn encode(&self) -> String {
         self.encode()
     }
@@ -94,6 +114,10 @@ impl Shared for RemovedFilter {
         self.name().to_owned()
     }
 
+    fn is_over(&self, now: i64) -> bool {
+        self.is_over(now)
+    }
+
     fn encode(&self) -> String {
         self.encode()
     }
@@ -109,6 +133,9 @@ impl Shared for RemovedFilter {
 
 /// What is over `there` in `ours`, as it is to be written; `None`: nothing.
 pub(super) fn over<T: Shared>(ours: &T, there: &[u8]) -> Result<Option<String>, Wrong> {
+    if ours.is_empty() {
+        return Ok(None);
+    }
     let all = match T::decode(&ours.name(), there) {
         Ok(known) => ours.joined(known).encode(),
         // what nobody can read is no loss

@@ -19,6 +19,9 @@ const SCAN: usize = 2_000;
 /// Addresses that are joined in one transaction.
 pub(super) const WINDOW: usize = 5_000;
 
+/// The same, where nothing is known here yet.
+const FIRST_WINDOW: usize = 50_000;
+
 /// Most changes that the index is told one by one: the feed holds a few times as many.
 const MOST_TOLD: u64 = 50_000;
 
@@ -38,19 +41,25 @@ impl Session<'_> {
         let mark = self.store.mark()?;
         let mut remote = Remote { sorted: self.scan().await?, ahead: None };
         let (mut cursor, mut changed, mut told) = (String::new(), 0, 0);
-        let mut telling = Telling::Each;
+        let (mut telling, is_new) = (Telling::Each, self.store.known_after("", 1)?.is_empty());
         loop {
-            let window = self.window(&mut remote, &cursor)?;
-            if changed > MOST_TOLD {
+            // until a command or an event writes as well
+            let is_blank = is_new && self.store.mark()? == mark;
+            let window = self.window(&mut remote, &cursor, if is_blank { FIRST_WINDOW } else { WINDOW })?;
+            if is_blank || changed > MOST_TOLD {
                 telling = Telling::Later;
             }
-            let merged = self.store.merge(&window.records, telling, &[], now())?;
-            changed += merged.changed;
-            told += merged.to_tell.len();
-            if told > MANY {
-                self.take_turn().await?;
+            if is_blank {
+                changed += self.store.fill(&window.records, now())?;
+            } else {
+                let merged = self.store.merge(&window.records, telling, &[], now())?;
+                changed += merged.changed;
+                told += merged.to_tell.len();
+                if told > MANY {
+                    self.take_turn().await?;
+                }
+                self.tell(&merged.to_tell).await?;
             }
-            self.tell(&merged.to_tell).await?;
             match window.end {
                 Some(end) => cursor = end,
                 None => break,
@@ -132,7 +141,7 @@ impl Session<'_> {
     }
 
     /// Some of a hash.
-    async fn page(&mut self, hash: &str, cursor: u64) -> Result<Page, Fault> {
+    pub(super) async fn page(&mut self, hash: &str, cursor: u64) -> Result<Page, Fault> {
         let mut question = redis::cmd("HSCAN");
         question.arg(self.keys().of(hash)).arg(cursor).arg("COUNT").arg(SCAN);
         let (next, pairs): (u64, Vec<RawPair>) = question.query_async(self.link()).await?;
@@ -140,9 +149,9 @@ impl Session<'_> {
     }
 
     /// What both sides know of the next addresses.
-    fn window(&self, remote: &mut Remote, after: &str) -> Result<Window, Fault> {
-        let known = self.store.known_after(after, WINDOW)?;
-        let end = (known.len() == WINDOW).then(|| known.last().cloned()).flatten();
+    fn window(&self, remote: &mut Remote, after: &str, most: usize) -> Result<Window, Fault> {
+        let known = self.store.known_after(after, most)?;
+        let end = (known.len() == most).then(|| known.last().cloned()).flatten();
         let mut records = Vec::new();
         let mut known = known.into_iter().peekable();
         let mut is_full = false;
@@ -159,7 +168,7 @@ impl Session<'_> {
             known.next_if(|own| own == address.as_str());
             address.as_str().clone_into(&mut last);
             records.push((address, record));
-            if records.len() >= WINDOW {
+            if records.len() >= most {
                 is_full = true;
                 break;
             }
@@ -215,12 +224,12 @@ struct Window {
 }
 
 /// A name and a value, as they come.
-type RawPair = (Vec<u8>, Vec<u8>);
+pub(super) type RawPair = (Vec<u8>, Vec<u8>);
 
 /// A part of a hash, and the cursor of the next.
-struct Page {
-    pairs: Vec<RawPair>,
-    next: Option<u64>,
+pub(super) struct Page {
+    pub(super) pairs: Vec<RawPair>,
+    pub(super) next: Option<u64>,
 }
 
 struct Remote {
