@@ -368,19 +368,27 @@ fn the_way_to_the_store_ends() {
     });
 }
 
-/// What it learnt in trouble is on its own disk, and not yet in the store.
+/// What it learnt in trouble is on its own disk, and not yet in the store. Then everything goes down, and the store comes
+/// back with nothing.
 #[test]
-fn a_relay_that_is_killed_in_trouble_tells_when_it_is_back() {
+fn relays_that_are_killed_in_trouble_tell_when_they_are_back() {
     let mut scene = Scene::start();
     let turns = scene.turns();
     scene.world.set(Way::Cut);
     scene.live(turns);
-    let relay = &mut scene.world.relays[0];
-    relay.daemon.signal("KILL");
-    relay.daemon.wait_for_end(wait::LONG);
+    scene.world.relays[0].kill();
     scene.world.set(OPEN);
     scene.world.relays[0].start_again();
     let fault = "kill -9 of a relay while the store was away";
     println!("{fault}: the fleet agreed {} ms after it was back", scene.agree(fault).as_millis());
+    scene.store_has_all(fault);
+
+    scene.world.relays.iter_mut().for_each(Relay::kill);
+    scene.world.store.kill();
+    scene.world.store.forget();
+    run(&mut scene.world);
+    scene.world.relays.iter_mut().for_each(Relay::start_again);
+    let fault = "kill -9 of all relays, and of a store that comes back without data";
+    println!("{fault}: the fleet agreed {} ms after they were back", scene.agree(fault).as_millis());
     scene.store_has_all(fault);
 }

@@ -178,6 +178,12 @@ impl Relay {
         Self { name, postfix, home, daemon, proxy, words }
     }
 
+    /// Ends its gatepost at once.
+    pub fn kill(&mut self) {
+        self.daemon.signal("KILL");
+        self.daemon.wait_for_end(wait::LONG);
+    }
+
     /// Starts its gatepost anew, once the one before is gone.
     pub fn start_again(&mut self) {
         self.daemon = spawn(&self.home, &self.words);
