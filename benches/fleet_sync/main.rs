@@ -66,7 +66,7 @@ fn away(fleet: &Fleet, relay: &Relay, changes: usize) -> Result<()> {
     drop(relay.start(0)?);
     fleet.remove(0..changes / 2)?;
     fleet.put(changes..changes + changes / 2)?;
-    let started = relay.start(0)?;
+    let started = relay.start(changes - 1)?;
     let agreed = started.agreed()?;
     if !relay.refuses(changes)? || relay.refuses(0)? || !relay.refuses(changes - 1)? {
         return Err("the relay does not know what the others know".into());

@@ -8,7 +8,6 @@ use super::share::{self, Shared, VALUE};
 use super::status::{Status, unix_ms, unix_seconds};
 use super::sweep::Sweep;
 use super::{Fault, Settings};
-use crate::fleet::members::{BEAT, Heart};
 use crate::fleet::{Keys, Link, Patience, connect};
 use crate::mail::Address;
 use crate::store::{FullReport, Mark, OwnChange, Record, RemovedFilter, Store, Telling, identity};
@@ -104,13 +103,9 @@ impl<'a> Session<'a> {
 
     /// Keeps this relay and the fleet in step until something ends it.
     pub(super) async fn run(mut self) -> Fault {
-        let beats = beat(self.pusher.link.clone(), self.settings, self.status);
-        tokio::select! {
-            ended = self.keep_in_step() => match ended {
-                Ok(never) => match never {},
-                Err(fault) => fault,
-            },
-            error = beats => error.into(),
+        match self.keep_in_step().await {
+            Ok(never) => match never {},
+            Err(fault) => fault,
         }
     }
 
@@ -373,17 +368,6 @@ async fn run_of(link: &mut Link) -> Result<String, Fault> {
     }
     let text: String = redis::cmd("INFO").arg("server").query_async(link).await?;
     Ok(text.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().trim().to_owned())
-}
-
-/// Says that this relay is there, and where it is in the stream, for as long as the store hears it.
-async fn beat(mut link: Link, settings: &Settings, status: &Status) -> redis::RedisError {
-    let mut heart = Heart::new(settings.relay.clone());
-    loop {
-        match heart.beat(&mut link, &settings.keys, &status.seen().position).await {
-            Err(error) if !is_refusal(&error) => return error,
-            _ => tokio::time::sleep(BEAT).await,
-        }
-    }
 }
 
 /// Whether the store answered, and refused: it is read-only, or out of memory.

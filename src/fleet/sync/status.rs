@@ -107,10 +107,11 @@ impl Status {
         now.seen.is_connected = false;
         now.seen.trouble = Some(fault.to_string());
         if !std::mem::replace(&mut now.told_away, true) {
-            tracing::warn!(
-                store = %url,
-                "The fleet's store is away: {fault}. This relay goes on with what it knows, and is tried again."
-            );
+            let what = match fault {
+                Fault::Fleet(_) => "The fleet's store is away",
+                Fault::Own(_) | Fault::Sort(_) | Fault::Replaced => "This relay does not follow its fleet",
+            };
+            tracing::warn!(store = %url, "{what}: {fault}. It goes on with what it knows, and tries again.");
         }
     }
 

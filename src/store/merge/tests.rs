@@ -57,6 +57,7 @@ fn let_happen(store: &mut Store, n: usize, at: i64, happens: &Happens) {
                 suppressed: None,
                 queue_id: None,
                 correlation_id: None,
+                sent_by: None,
                 text: None,
             };
             let effects = [Effect { seen: SeenKey::new(&n.to_string(), &[]), cause, line }];
