@@ -12,6 +12,7 @@
 
 mod asker;
 mod aws;
+mod balancer;
 mod browser;
 mod faults;
 mod fleet_load;

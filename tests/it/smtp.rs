@@ -36,10 +36,16 @@ impl Reply {
 impl Session {
     /// Connects to 127.0.0.1, reads the greeting and says EHLO.
     pub fn open(port: u16) -> Self {
+        Self::open_behind(port, &[])
+    }
+
+    /// The same through a load balancer that sends `header` ahead.
+    pub fn open_behind(port: u16, header: &[u8]) -> Self {
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect to Postfix");
         stream.set_read_timeout(Some(READ_TIMEOUT)).unwrap();
         stream.set_nodelay(true).unwrap();
         let mut session = Self { reader: BufReader::new(stream) };
+        session.send(header);
         session.read().expect(220, &[]);
         session.say("EHLO client.example.net").expect(250, &[]);
         session
