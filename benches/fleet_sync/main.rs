@@ -67,13 +67,20 @@ fn away(fleet: &Fleet, relay: &Relay, changes: usize) -> Result<()> {
     fleet.remove(0..changes / 2)?;
     fleet.put(changes..changes + changes / 2)?;
     let started = relay.start(changes - 1)?;
-    let agreed = started.agreed()?;
-    if !relay.refuses(changes)? || relay.refuses(0)? || !relay.refuses(changes - 1)? {
-        return Err("the relay does not know what the others know".into());
-    }
+    let agreed = started.agreed(|| knows(relay, changes))?;
     println!("Away while {changes} entries of {changes} changed:");
     println!("  serving after {:.1?}, agreed after {agreed:.1?}, {}", started.ready, most(&started)?);
     Ok(())
+}
+
+/// Whether a relay knows what was changed, as far as some changes from all over tell.
+fn knows(relay: &Relay, changes: usize) -> Result<bool> {
+    for n in (0..changes / 2).step_by((changes / 200).max(1)) {
+        if relay.refuses(n)? || !relay.refuses(changes + n)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// A relay that knows nothing comes to a fleet that knows much.

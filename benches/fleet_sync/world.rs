@@ -35,7 +35,6 @@ pub struct Relay {
 /// A relay that answers.
 pub struct Started {
     process: Process,
-    log: PathBuf,
     began: Instant,
     /// From exec to the first refusal.
     pub ready: Duration,
@@ -124,7 +123,7 @@ impl Relay {
         let began = Instant::now();
         let process = Process::start(&mut command)?;
         until("the relay to refuse", || Ok(self.refuses(refused).unwrap_or(false)))?;
-        Ok(Started { process, log, began, ready: began.elapsed() })
+        Ok(Started { process, began, ready: began.elapsed() })
     }
 
     /// Whether it refuses an entry.
@@ -143,9 +142,9 @@ impl Relay {
 }
 
 impl Started {
-    /// From exec until it knows what the store knows, and the other way round.
-    pub fn agreed(&self) -> Result<Duration> {
-        until("agreement", || Ok(fs::read_to_string(&self.log)?.contains("know the same")))?;
+    /// From exec until `knows` says that it knows what the store knows.
+    pub fn agreed(&self, knows: impl FnMut() -> Result<bool>) -> Result<Duration> {
+        until("agreement", knows)?;
         Ok(self.began.elapsed())
     }
 
