@@ -21,7 +21,7 @@ const PATIENCE: Patience = Patience { connect: Duration::from_secs(1), answer: D
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
 /// A connection that answers within this, twice in a row, is taken.
-const PROOF: Duration = Duration::from_millis(10);
+const PROOF: Duration = Duration::from_millis(15);
 
 /// The longest attempt, whatever the driver tries in it.
 const ATTEMPT: Duration = Duration::from_secs(5);

@@ -24,6 +24,9 @@ const BLOCK: Duration = Duration::from_secs(2);
 /// How often the feed is looked at: two system calls.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// How long a session with a server that is read-only goes on: it follows what others tell.
+const REPLICA: Duration = Duration::from_secs(30);
+
 /// How long a push that the store refused waits for its next try.
 const PUSH_RETRY: Duration = Duration::from_secs(1);
 
@@ -53,6 +56,7 @@ pub(super) struct Session<'a> {
     on_their_way: VecDeque<(Position, Mark)>,
     /// The database as it was when the feed was last read to its end.
     version: Option<i64>,
+    began: Instant,
     /// When the store last refused a change.
     refused: Option<Instant>,
     /// Whether what others said should have been answered meanwhile.
@@ -93,6 +97,7 @@ impl<'a> Session<'a> {
             mark,
             on_their_way: VecDeque::new(),
             version: None,
+            began: Instant::now(),
             refused: None,
             untold: false,
             ahead_ms,
@@ -267,7 +272,7 @@ impl<'a> Session<'a> {
         question.arg(self.keys().of("probe")).arg(&self.settings.relay.name).arg("PX").arg(1);
         match question.query_async::<()>(self.link()).await {
             Ok(()) => {}
-            Err(error) if is_refusal(&error) => {
+            Err(error) if is_refusal(&error) && !self.leads_to_a_replica(&error) => {
                 self.refused = Some(Instant::now());
                 return Ok(false);
             }
@@ -280,6 +285,13 @@ impl<'a> Session<'a> {
             self.position = None;
         }
         Ok(true)
+    }
+
+    /// Whether this connection is better made anew: what was the primary is none any more, and its name may lead to
+    /// another server now.
+    fn leads_to_a_replica(&self, error: &redis::RedisError) -> bool {
+        let is_read_only = error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::ReadOnly);
+        is_read_only && self.began.elapsed() > REPLICA
     }
 
     /// Tells the fleet. What the store refuses is told once it takes changes; a store that is away ends the session.

@@ -5,13 +5,15 @@
 use super::Fault;
 use super::position::Position;
 use super::session::{Session, is_refusal, now};
-use super::share::{Shared, TELLER};
+use super::share::{self, Shared, TELLER};
 use super::sort::{Pair, Sorted, Sorter};
 use crate::mail::Address;
-use crate::store::{FullReport, Record, RemovedFilter, Telling};
+use crate::store::{FullReport, Mark, Record, RemovedFilter, Telling};
 use redis::streams::StreamRangeReply;
+use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
 
 /// Records that are asked for at once.
 const SCAN: usize = 2_000;
@@ -21,6 +23,9 @@ pub(super) const WINDOW: usize = 5_000;
 
 /// The same, where nothing is known here yet.
 const FIRST_WINDOW: usize = 50_000;
+
+/// Pages that wait to be sorted.
+const PAGES: usize = 8;
 
 /// Most changes that the index is told one by one: the feed holds a few times as many.
 const MOST_TOLD: u64 = 50_000;
@@ -39,34 +44,10 @@ impl Session<'_> {
         let began = Instant::now();
         let anchor = self.anchor().await?;
         let mark = self.store.mark()?;
-        let mut remote = Remote { sorted: self.scan().await?, ahead: None };
-        let (mut cursor, mut changed, mut told) = (String::new(), 0, 0);
-        let (mut telling, is_new) = (Telling::Each, self.store.known_after("", 1)?.is_empty());
-        loop {
-            // until a command or an event writes as well
-            let is_blank = is_new && self.store.mark()? == mark;
-            let window = self.window(&mut remote, &cursor, if is_blank { FIRST_WINDOW } else { WINDOW })?;
-            if is_blank || changed > MOST_TOLD {
-                telling = Telling::Later;
-            }
-            if is_blank {
-                changed += self.store.fill(&window.records, now())?;
-            } else {
-                let merged = self.store.merge(&window.records, telling, &[], now())?;
-                changed += merged.changed;
-                told += merged.to_tell.len();
-                if told > MANY {
-                    self.take_turn().await?;
-                }
-                self.tell(&merged.to_tell).await?;
-            }
-            match window.end {
-                Some(end) => cursor = end,
-                None => break,
-            }
-            // the runtime has others to serve
-            tokio::task::yield_now().await;
-        }
+        let sorted = self.scan().await?;
+        let is_new = self.store.known_after("", 1)?.is_empty();
+        let Done { changed, told, telling } =
+            if is_new { self.fill(sorted, &mark).await? } else { self.compare(sorted).await? };
         self.hear_all().await?;
         self.tell(&self.store.removed_by_filter()?).await?;
         self.tell_reports().await?;
@@ -76,6 +57,54 @@ impl Session<'_> {
         self.status.snapshots.fetch_add(1, Relaxed);
         let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         tracing::info!(changed, told, ms, "This relay and the fleet's store know the same.");
+        Ok(())
+    }
+
+    /// Joins what the store has with all that is known here.
+    async fn compare(&mut self, sorted: Sorted) -> Result<Done, Fault> {
+        let mut remote = Remote { sorted, ahead: None };
+        let (mut cursor, mut done) = (String::new(), Done { changed: 0, told: 0, telling: Telling::Each });
+        loop {
+            let window = self.window(&mut remote, &cursor)?;
+            self.join(&window.records, &mut done).await?;
+            match window.end {
+                Some(end) => cursor = end,
+                None => return Ok(done),
+            }
+            // the runtime has others to serve
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Takes in what the store has where nothing was known here up to `mark`: a thread reads it, this one writes it. What a
+    /// command or an event writes meanwhile is in the feed, and told by it.
+    async fn fill(&mut self, sorted: Sorted, mark: &Mark) -> Result<Done, Fault> {
+        let (windows, mut read) = mpsc::channel(1);
+        let reading = tokio::task::spawn_blocking(move || read_windows(sorted, &windows));
+        let mut done = Done { changed: 0, told: 0, telling: Telling::Later };
+        while let Some(FirstWindow { records, unreadable }) = read.recv().await {
+            unreadable.iter().for_each(|(name, why)| self.status.cannot_read(name, why));
+            if self.store.mark()? == *mark {
+                done.changed += self.store.fill(&records, now())?;
+            } else {
+                self.join(&records, &mut done).await?;
+            }
+        }
+        reading.await.map_err(io::Error::other)??;
+        Ok(done)
+    }
+
+    async fn join(&mut self, records: &[(Address, Record)], done: &mut Done) -> Result<(), Fault> {
+        if done.changed > MOST_TOLD {
+            done.telling = Telling::Later;
+        }
+        let merged = self.store.merge(records, done.telling, &[], now())?;
+        done.changed += merged.changed;
+        done.told += merged.to_tell.len();
+        if done.told > MANY {
+            self.take_turn().await?;
+        }
+        self.tell(&merged.to_tell).await?;
         Ok(())
     }
 
@@ -94,18 +123,27 @@ impl Session<'_> {
         Ok(id.parse().unwrap_or_default())
     }
 
-    /// All records, in the order of their addresses.
+    /// All records, in the order of their addresses. A thread sorts while the store is asked for more.
     pub(super) async fn scan(&mut self) -> Result<Sorted, Fault> {
-        let folder = self.settings.database.parent().unwrap_or(std::path::Path::new("."));
-        let (mut sorter, mut cursor) = (Sorter::new(folder), Some(0));
+        let mut sorter = Sorter::new(self.settings.database.parent().unwrap_or(std::path::Path::new(".")));
+        let (pages, mut taken) = mpsc::channel::<Vec<RawPair>>(PAGES);
+        let sorting = tokio::task::spawn_blocking(move || {
+            while let Some(pairs) = taken.blocking_recv() {
+                pairs.into_iter().try_for_each(|(name, value)| sorter.push(name, value))?;
+            }
+            sorter.finish()
+        });
+        let mut cursor = Some(0);
         while let Some(at) = cursor {
             let page = self.page(<(Address, Record)>::HASH, at).await?;
-            for (name, value) in page.pairs {
-                sorter.push(name, value)?;
+            if pages.send(page.pairs).await.is_err() {
+                // it says why
+                break;
             }
             cursor = page.next;
         }
-        Ok(sorter.finish()?)
+        drop(pages);
+        Ok(sorting.await.map_err(io::Error::other)??)
     }
 
     /// Takes in all reports and filters.
@@ -149,9 +187,9 @@ impl Session<'_> {
     }
 
     /// What both sides know of the next addresses.
-    fn window(&self, remote: &mut Remote, after: &str, most: usize) -> Result<Window, Fault> {
-        let known = self.store.known_after(after, most)?;
-        let end = (known.len() == most).then(|| known.last().cloned()).flatten();
+    fn window(&self, remote: &mut Remote, after: &str) -> Result<Window, Fault> {
+        let known = self.store.known_after(after, WINDOW)?;
+        let end = (known.len() == WINDOW).then(|| known.last().cloned()).flatten();
         let mut records = Vec::new();
         let mut known = known.into_iter().peekable();
         let mut is_full = false;
@@ -168,7 +206,7 @@ impl Session<'_> {
             known.next_if(|own| own == address.as_str());
             address.as_str().clone_into(&mut last);
             records.push((address, record));
-            if records.len() >= most {
+            if records.len() >= WINDOW {
                 is_full = true;
                 break;
             }
@@ -210,6 +248,38 @@ impl Session<'_> {
         }
         Ok(())
     }
+}
+
+/// Reads what is sorted, as far as somebody takes it.
+fn read_windows(mut sorted: Sorted, windows: &mpsc::Sender<FirstWindow>) -> io::Result<()> {
+    let mut window = FirstWindow::default();
+    while let Some((name, value)) = sorted.next()? {
+        let unreadable = &mut window.unreadable;
+        let read = share::read(&name, &value, |name, why| unreadable.push((name.to_owned(), why.to_string())));
+        window.records.extend(read);
+        if window.records.len() + window.unreadable.len() >= FIRST_WINDOW
+            && windows.blocking_send(std::mem::take(&mut window)).is_err()
+        {
+            return Ok(());
+        }
+    }
+    // whoever does not take it has ended
+    let _ = windows.blocking_send(window);
+    Ok(())
+}
+
+/// What came of reading everything.
+struct Done {
+    changed: u64,
+    told: usize,
+    telling: Telling,
+}
+
+/// The next records of the store, and what could not be read among them.
+#[derive(Default)]
+struct FirstWindow {
+    records: Vec<(Address, Record)>,
+    unreadable: Vec<(String, String)>,
 }
 
 /// An address that the store may not know.

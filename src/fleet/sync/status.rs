@@ -120,7 +120,7 @@ impl Status {
         let mut now = self.now();
         let words = format!("what is changed here does not reach the others: {fault}");
         if now.pushing.replace(words).is_none() {
-            tracing::warn!(store = %url, "The fleet's store takes no changes: {fault}. They are kept, and tried again.");
+            tracing::warn!(store = %url, "The fleet's store takes no changes; they are kept, and tried again: {fault}");
         }
     }
 
