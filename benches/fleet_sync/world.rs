@@ -2,6 +2,7 @@
 
 use crate::common::Result;
 use crate::common::process::Process;
+use gatepost::fleet::Keys;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -78,13 +79,13 @@ impl Fleet {
     }
 
     fn write(&self, numbers: Range<usize>, record: impl Fn(usize) -> String) -> Result<()> {
-        let mut connection = self.connection()?;
+        let (mut connection, keys) = (self.connection()?, Keys::new("gatepost"));
         let numbers: Vec<usize> = numbers.collect();
         for batch in numbers.chunks(BATCH) {
             let mut pipe = redis::pipe();
             for n in batch {
                 let (address, record) = (address(*n), record(*n));
-                pipe.cmd("HSET").arg("{gatepost}:entries").arg(&address).arg(&record).ignore();
+                pipe.cmd("HSET").arg(keys.entries_of(&address)).arg(&address).arg(&record).ignore();
                 let told = pipe.cmd("XADD").arg("{gatepost}:changes").arg("MAXLEN").arg("~").arg(200_000).arg("*");
                 told.arg("a").arg(&address).arg("r").arg(&record).arg("o").arg("another").ignore();
             }

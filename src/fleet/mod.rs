@@ -20,7 +20,7 @@ mod url;
 
 pub use inspect::{Inspection, Refusal, inspect};
 pub use keeper::{Keeper, LINKS, Setup};
-pub use keys::Keys;
+pub use keys::{Keys, PARTS};
 pub use limiter::{DEADLINE, Fallback, Limiter, MAX_CHARGES};
 pub use link::{Link, Patience, connect};
 pub use relay::{MAX_NAME_BYTES, Relay};

@@ -205,19 +205,20 @@ impl Store {
     ///
     /// # Errors
     /// Trouble with the database; then nothing was changed.
-    pub fn fill(&mut self, said: &[(Address, Record)], now: i64) -> Result<u64, StoreError> {
+    pub fn fill(&mut self, said: Vec<(Address, Record)>, now: i64) -> Result<u64, StoreError> {
         let mut merged = Merged::default();
         self.write(|tx, reader| {
             for (address, record) in said {
                 if let Some(version) = record.removal() {
                     bury(tx, address.as_str(), version)?;
                 }
-                let standing = record.standing().filter(|(entry, _)| entry.in_force(now));
-                merged.changed += u64::from(standing.is_some() || record.removal().is_some());
+                let is_removed = record.removal().is_some();
+                let standing = record.into_standing().filter(|(entry, _)| entry.in_force(now));
+                merged.changed += u64::from(standing.is_some() || is_removed);
                 if let Some((entry, stamp)) = standing
                     && !insert(tx, &entry, stamp, Told::Silently)?
                 {
-                    merge(tx, reader, (address, record), Told::Silently, now, &mut merged)?;
+                    merge(tx, reader, (&address, &Record::of_row(entry, stamp)), Told::Silently, now, &mut merged)?;
                 }
             }
             Ok(())

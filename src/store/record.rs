@@ -160,6 +160,19 @@ impl Record {
         Some((entry, stamp))
     }
 
+    /// The same, of a record that is needed no more.
+    pub(super) fn into_standing(mut self) -> Option<(Entry, Stamp)> {
+        match (self.word.take(), self.facts.pop()) {
+            (Some(Word { version, entry: Some(entry) }), None) => Some((entry, Stamp::word(version))),
+            (None, Some(fact)) if self.facts.is_empty() => Some((fact.entry, Stamp::fact(fact.mail_time, fact.echo))),
+            (word, fact) => {
+                self.word = word;
+                self.facts.extend(fact);
+                self.standing()
+            }
+        }
+    }
+
     /// The same, as a row of the list says it.
     #[must_use]
     pub fn settled(&self) -> Self {

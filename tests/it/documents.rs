@@ -235,10 +235,10 @@ fn the_rights_of_a_fleets_login_are_enough() {
     home.run(&["suppress", "add", "gone@example.net"]);
     fs::write(home.path("event"), bounce("dead@example.org").to_string()).unwrap();
     fs::rename(home.path("event"), spool.join("event.json")).unwrap();
-    let length = |key: &str| {
-        store.ask::<String>(&["EVAL", "redis.call('SELECT', 1) return tostring(redis.call('HLEN', ARGV[1]))", "0", key])
-    };
-    wait::until("both entries in the store", wait::LONG, || (length("{gatepost}:entries").ok()? == "2").then_some(()));
+    let parts = "redis.call('SELECT', 1) return #redis.call('KEYS', ARGV[1])";
+    wait::until("both entries in the store", wait::LONG, || {
+        (store.ask::<u64>(&["EVAL", parts, "0", "{gatepost}:entries:*"]).ok()? == 2).then_some(())
+    });
     wait::until("a limit to be counted by the store", wait::LONG, || {
         home.ask(&Question::data("x"));
         (home.metric("gatepost_limits_shared_total{result=\"answered\",reason=\"none\"}") > 0.0).then_some(())

@@ -138,7 +138,7 @@ impl Scene {
     /// Everything that stands is in the store that is there now.
     fn store_has_all(&self, fault: &str) {
         wait::true_within(&format!("the store to have all after: {fault}"), RECOVERY, || {
-            self.world.store.ask::<usize>(&["HLEN", "{gatepost}:entries"]).is_ok_and(|n| n >= self.known.len())
+            self.world.store.records().is_ok_and(|n| n >= self.known.len() as u64)
         });
     }
 

@@ -5,6 +5,7 @@ use crate::gatepost::{Daemon, Home, both};
 use crate::ingest::{bounce, bounce_of, delivery};
 use crate::valkey::{FORGETFUL, LASTING, Valkey};
 use crate::wait;
+use gatepost::fleet::Keys;
 use rustix::process::Signal;
 use std::time::Duration;
 
@@ -115,7 +116,7 @@ fn a_relay_that_was_away_catches_up_by_its_position_or_by_everything() {
         a.suppress(&["remove", "old@example.net"]);
         b.suppress(&["add", &format!("own{trim}@example.net")]);
         wait::until("the change to be told", SOON, || {
-            let record: Option<String> = valkey.ask(&["HGET", ENTRIES, &new]).unwrap();
+            let record: Option<String> = valkey.ask(&["HGET", &entries(&new), &new]).unwrap();
             record
         });
         if trim {
@@ -168,7 +169,7 @@ fn a_store_that_went_back_in_time_is_told_again() {
     valkey.run();
     until_stored(&valkey, 3);
     wait::until("the removal to be told again", wait::LONG, || {
-        let record: String = valkey.ask(&["HGET", ENTRIES, "gone@example.net"]).unwrap();
+        let record: String = valkey.ask(&["HGET", &entries("gone@example.net"), "gone@example.net"]).unwrap();
         record.contains("\nr\t").then_some(())
     });
     let c = Relay::of(&valkey, "c").started();
@@ -257,7 +258,7 @@ fn garbage_in_the_store_harms_nobody() {
     let a = Relay::of(&valkey, "a").started();
     let newer = "9\nof another world";
     for (field, value) in [("no address", "1"), ("bad@example.net", "\u{1}\u{2}"), ("newer@example.net", newer)] {
-        let _: i64 = valkey.ask(&["HSET", ENTRIES, field, value]).unwrap();
+        let _: i64 = valkey.ask(&["HSET", &entries(field), field, value]).unwrap();
         let _: String = valkey.ask(&["XADD", "{gatepost}:changes", "*", "a", field, "r", value]).unwrap();
     }
     let _: String = valkey.ask(&["XADD", "{gatepost}:changes", "*", "a", "alone"]).unwrap();
@@ -265,7 +266,7 @@ fn garbage_in_the_store_harms_nobody() {
     let b = Relay::of(&valkey, "b").started();
     b.knows("good@example.net", SOON);
     b.knows("bad@example.net", SOON);
-    let kept: String = valkey.ask(&["HGET", ENTRIES, "newer@example.net"]).unwrap();
+    let kept: String = valkey.ask(&["HGET", &entries("newer@example.net"), "newer@example.net"]).unwrap();
     assert_eq!(kept, newer, "what a newer gatepost wrote stays");
     assert_eq!(a.stderr().matches("is passed over").count(), 1, "{}", a.stderr());
 }
@@ -293,12 +294,15 @@ fn two_namespaces_are_two_fleets() {
     assert!(!other.refuses("one@example.net"));
 }
 
-const ENTRIES: &str = "{gatepost}:entries";
+/// Where the store has the record of an address.
+fn entries(address: &str) -> String {
+    Keys::new("gatepost").entries_of(address)
+}
 
 /// Waits until the store has records of so many addresses.
 fn until_stored(valkey: &Valkey, count: u64) {
     wait::until(&format!("{count} records in the store"), wait::LONG, || {
-        (valkey.ask::<u64>(&["HLEN", ENTRIES]).ok()? == count).then_some(())
+        (valkey.records().ok()? == count).then_some(())
     });
 }
 
@@ -431,9 +435,9 @@ fn a_store_that_restarts_with_all_it_had_is_followed_on() {
 fn what_is_over_leaves_the_store() {
     let valkey = Valkey::start(FORGETFUL);
     let old = [
-        (ENTRIES, "old@example.net", "1\ne\t1000\t1\t3\t1000\t2000\t\t550"),
-        (ENTRIES, "removed@example.net", "1\nr\t1000000"),
-        (ENTRIES, "stands@example.net", "1\ne\t1000\t1\t3\t1000\t\t\t550"),
+        (&*entries("old@example.net"), "old@example.net", "1\ne\t1000\t1\t3\t1000\t2000\t\t550"),
+        (&entries("removed@example.net"), "removed@example.net", "1\nr\t1000000"),
+        (&entries("stands@example.net"), "stands@example.net", "1\ne\t1000\t1\t3\t1000\t\t\t550"),
         ("{gatepost}:soft", "00112233445566778899aabbccddeeff00112233", "1\t1000"),
         ("{gatepost}:filters", "{}", "1000"),
     ];

@@ -76,6 +76,12 @@ impl Valkey {
         command.query(&mut connection)
     }
 
+    /// How many addresses the list of a fleet has in it.
+    pub fn records(&self) -> redis::RedisResult<u64> {
+        let count = "local n = 0 for _, key in ipairs(redis.call('KEYS', ARGV[1])) do n = n + redis.call('HLEN', key) end return n";
+        self.ask(&["EVAL", count, "0", "{gatepost}:entries:*"])
+    }
+
     /// Sends it a signal, such as STOP and CONT.
     pub fn signal(&self, signal: Signal) {
         let pid = self.child.as_ref().and_then(|child| Pid::from_raw(child.id().try_into().ok()?)).expect("it runs");

@@ -68,10 +68,9 @@ impl<'a> Pusher<'a> {
     pub(super) async fn drop_these(&mut self, hash: &str, things: &[RawPair]) -> Result<(), Fault> {
         for batch in things.chunks(BATCH) {
             let mut script = self.script.prepare_invoke();
-            script.key(self.keys.of(hash)).key(self.keys.of("changes"));
-            script.arg(&self.relay.name).arg(STREAM_LENGTH).arg("");
+            script.key(self.keys.of("changes")).arg(&self.relay.name).arg(STREAM_LENGTH).arg("");
             batch.iter().for_each(|(name, value)| {
-                script.arg(name).arg(value).arg("");
+                script.key(hash).arg(name).arg(value).arg("");
             });
             let _: redis::Value = script.invoke_async(&mut self.link).await?;
         }
@@ -80,22 +79,21 @@ impl<'a> Pusher<'a> {
 
     /// Tells what nobody else changes at this moment; the names of the others.
     async fn try_batch<T: Shared>(&mut self, things: &[&T]) -> Result<(Pushed, Vec<String>), Fault> {
-        let mut question = redis::cmd("HMGET");
-        question.arg(self.keys.of(T::HASH));
-        things.iter().for_each(|thing| {
-            question.arg(thing.name());
-        });
+        let mut question = redis::pipe();
+        for name in things.iter().map(|thing| thing.name()) {
+            question.cmd("HGET").arg(T::hash(self.keys, &name)).arg(name);
+        }
         let known: Vec<Option<Vec<u8>>> = question.query_async(&mut self.link).await?;
         let mut script = self.script.prepare_invoke();
-        script.key(self.keys.of(T::HASH)).key(self.keys.of("changes"));
-        script.arg(&self.relay.name).arg(STREAM_LENGTH).arg(T::FIELD);
+        script.key(self.keys.of("changes")).arg(&self.relay.name).arg(STREAM_LENGTH).arg(T::FIELD);
         let mut count = 0;
         for (thing, known) in things.iter().zip(&known) {
             let known = known.as_deref().unwrap_or_default();
             match over(*thing, known) {
                 Ok(None) => {}
                 Ok(Some(all)) => {
-                    script.arg(thing.name()).arg(known).arg(all);
+                    let name = thing.name();
+                    script.key(T::hash(self.keys, &name)).arg(name).arg(known).arg(all);
                     count += 1;
                 }
                 Err(why) => self.status.cannot_read(&thing.name(), &why),

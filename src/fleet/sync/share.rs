@@ -1,13 +1,21 @@
-//! What relays share, each kind in a hash of its own: how it is named there, written, read and joined.
+//! What relays share, each kind in hashes of its own: how it is named there, written, read and joined.
 
+use crate::fleet::Keys;
 use crate::mail::Address;
 use crate::store::{FullReport, Record, RemovedFilter, Unreadable};
 use std::fmt::Display;
 
+/// The hash of all reports of full mailboxes.
+pub(super) const REPORTS: &str = "soft";
+
+/// The hash of all removals of filters.
+pub(super) const FILTERS: &str = "filters";
+
 /// One thing that relays share.
 pub(super) trait Shared: Sized {
-    /// The hash that has all of its kind.
-    const HASH: &'static str;
+    /// The hash that has the one of this name.
+    fn hash(keys: &Keys, name: &str) -> String;
+
     /// The field of an entry of the stream that has its name. The other is [`VALUE`].
     const FIELD: &'static str;
 
@@ -51,8 +59,11 @@ pub(super) enum Wrong {
 }
 
 impl Shared for (Address, Record) {
-    const HASH: &'static str = "entries";
     const FIELD: &'static str = "a";
+
+    fn hash(keys: &Keys, name: &str) -> String {
+        keys.entries_of(name)
+    }
 
     fn name(&self) -> String {
         self.0.as_str().to_owned()
@@ -82,8 +93,11 @@ impl Shared for (Address, Record) {
 }
 
 impl Shared for FullReport {
-    const HASH: &'static str = "soft";
     const FIELD: &'static str = "s";
+
+    fn hash(keys: &Keys, _: &str) -> String {
+        keys.of(REPORTS)
+    }
 
     fn name(&self) -> String {
         self.name()
@@ -107,8 +121,11 @@ impl Shared for FullReport {
 }
 
 impl Shared for RemovedFilter {
-    const HASH: &'static str = "filters";
     const FIELD: &'static str = "f";
+
+    fn hash(keys: &Keys, _: &str) -> String {
+        keys.of(FILTERS)
+    }
 
     fn name(&self) -> String {
         self.name().to_owned()

@@ -5,10 +5,11 @@
 use super::Fault;
 use super::position::Position;
 use super::session::{Session, is_refusal, now};
-use super::share::{self, Shared, TELLER};
+use super::share::{self, FILTERS, REPORTS, Shared, TELLER};
 use super::sort::{Pair, Sorted, Sorter};
+use crate::fleet::PARTS;
 use crate::mail::Address;
-use crate::store::{FullReport, Mark, Record, RemovedFilter, Telling};
+use crate::store::{FullReport, Mark, Record, Telling};
 use redis::streams::StreamRangeReply;
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
@@ -16,16 +17,17 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Records that are asked for at once.
-const SCAN: usize = 2_000;
+pub(super) const SCAN: usize = 2_000;
 
 /// Addresses that are joined in one transaction.
 pub(super) const WINDOW: usize = 5_000;
 
 /// The same, where nothing is known here yet.
-const FIRST_WINDOW: usize = 50_000;
+const FIRST_WINDOW: usize = 10_000;
 
-/// Pages that wait to be sorted.
-const PAGES: usize = 8;
+/// Parts of the list that are asked for at once, and how many such answers wait to be sorted.
+const AT_ONCE: u16 = 8;
+const PAGES: usize = 2;
 
 /// Most changes that the index is told one by one: the feed holds a few times as many.
 const MOST_TOLD: u64 = 50_000;
@@ -85,7 +87,7 @@ impl Session<'_> {
         while let Some(FirstWindow { records, unreadable }) = read.recv().await {
             unreadable.iter().for_each(|(name, why)| self.status.cannot_read(name, why));
             if self.store.mark()? == *mark {
-                done.changed += self.store.fill(&records, now())?;
+                done.changed += self.store.fill(records, now())?;
             } else {
                 self.join(&records, &mut done).await?;
             }
@@ -126,21 +128,23 @@ impl Session<'_> {
     /// All records, in the order of their addresses. A thread sorts while the store is asked for more.
     pub(super) async fn scan(&mut self) -> Result<Sorted, Fault> {
         let mut sorter = Sorter::new(self.settings.database.parent().unwrap_or(std::path::Path::new(".")));
-        let (pages, mut taken) = mpsc::channel::<Vec<RawPair>>(PAGES);
+        let (pages, mut taken) = mpsc::channel::<Vec<Vec<RawPair>>>(PAGES);
         let sorting = tokio::task::spawn_blocking(move || {
-            while let Some(pairs) = taken.blocking_recv() {
-                pairs.into_iter().try_for_each(|(name, value)| sorter.push(name, value))?;
+            while let Some(parts) = taken.blocking_recv() {
+                parts.into_iter().flatten().try_for_each(|(name, value)| sorter.push(name, value))?;
             }
             sorter.finish()
         });
-        let mut cursor = Some(0);
-        while let Some(at) = cursor {
-            let page = self.page(<(Address, Record)>::HASH, at).await?;
-            if pages.send(page.pairs).await.is_err() {
+        for first in (0..PARTS).step_by(usize::from(AT_ONCE)) {
+            let mut question = redis::pipe();
+            for part in first..PARTS.min(first + AT_ONCE) {
+                question.cmd("HGETALL").arg(self.keys().entries_part(part));
+            }
+            let parts: Vec<Vec<RawPair>> = question.query_async(self.link()).await?;
+            if pages.send(parts).await.is_err() {
                 // it says why
                 break;
             }
-            cursor = page.next;
         }
         drop(pages);
         Ok(sorting.await.map_err(io::Error::other)??)
@@ -148,12 +152,12 @@ impl Session<'_> {
 
     /// Takes in all reports and filters.
     pub(super) async fn hear_all(&mut self) -> Result<(), Fault> {
-        for hash in [RemovedFilter::HASH, FullReport::HASH] {
+        for hash in [FILTERS, REPORTS] {
             let mut cursor = Some(0);
             while let Some(at) = cursor {
-                let Page { pairs, next } = self.page(hash, at).await?;
+                let Page { pairs, next } = self.page(&self.keys().of(hash), at).await?;
                 match hash {
-                    FullReport::HASH => self.hear(&self.read_all(&pairs), &[])?,
+                    REPORTS => self.hear(&self.read_all(&pairs), &[])?,
                     _ => self.hear(&[], &self.read_all(&pairs))?,
                 }
                 cursor = next;
@@ -181,7 +185,7 @@ impl Session<'_> {
     /// Some of a hash.
     pub(super) async fn page(&mut self, hash: &str, cursor: u64) -> Result<Page, Fault> {
         let mut question = redis::cmd("HSCAN");
-        question.arg(self.keys().of(hash)).arg(cursor).arg("COUNT").arg(SCAN);
+        question.arg(hash).arg(cursor).arg("COUNT").arg(SCAN);
         let (next, pairs): (u64, Vec<RawPair>) = question.query_async(self.link()).await?;
         Ok(Page { pairs, next: Some(next).filter(|next| *next != 0) })
     }
