@@ -64,6 +64,6 @@ mod tests {
         (0..400_000).for_each(|n| *parts.entry(keys.entries_of(&format!("user{n}@example.com"))).or_default() += 1);
         assert_eq!(parts.len(), usize::from(PARTS));
         assert!(parts.values().all(|n| (30..200).contains(n)), "{:?}", parts.values().max());
-        assert_eq!(keys.entries_of("user@example.com"), "{mail}:entries:PINNED");
+        assert_eq!(keys.entries_of("user@example.com"), "{mail}:entries:851");
     }
 }
