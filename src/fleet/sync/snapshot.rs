@@ -23,7 +23,7 @@ pub(super) const SCAN: usize = 2_000;
 pub(super) const WINDOW: usize = 5_000;
 
 /// The same, where nothing is known here yet.
-const FIRST_WINDOW: usize = 10_000;
+const FIRST_WINDOW: usize = 50_000;
 
 /// Parts of the list that are asked for at once, and how many such answers wait to be sorted.
 const AT_ONCE: u16 = 8;
