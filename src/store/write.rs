@@ -94,6 +94,17 @@ impl Store {
         self.db.pragma_update(None, "cache_size", -64_000).map_err(|e| self.error(&e))
     }
 
+    /// Makes ready for millions of rows in the order of their addresses, or for daily life again: with more memory for
+    /// pages, and fewer checkpoints, each of which waits for the disk twice.
+    ///
+    /// # Errors
+    /// Trouble with the database.
+    pub fn expect_millions(&self, yes: bool) -> Result<(), StoreError> {
+        let (cache, checkpoint) = if yes { (-64_000, 25_000) } else { (-2_000, 1_000) };
+        let set = self.db.pragma_update(None, "cache_size", cache);
+        set.and_then(|()| self.db.pragma_update(None, "wal_autocheckpoint", checkpoint)).map_err(|e| self.error(&e))
+    }
+
     /// Adds what an operator adds or imports, all or nothing; tombstones of these addresses go.
     /// `now` (Unix seconds) decides which old entries have expired.
     ///

@@ -84,6 +84,7 @@ impl Session<'_> {
         let (windows, mut read) = mpsc::channel(1);
         let reading = tokio::task::spawn_blocking(move || read_windows(sorted, &windows));
         let mut done = Done { changed: 0, told: 0, telling: Telling::Later };
+        self.store.expect_millions(true)?;
         while let Some(FirstWindow { records, unreadable }) = read.recv().await {
             unreadable.iter().for_each(|(name, why)| self.status.cannot_read(name, why));
             if self.store.mark()? == *mark {
@@ -92,6 +93,7 @@ impl Session<'_> {
                 self.join(&records, &mut done).await?;
             }
         }
+        self.store.expect_millions(false)?;
         reading.await.map_err(io::Error::other)??;
         Ok(done)
     }
