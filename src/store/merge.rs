@@ -199,16 +199,22 @@ impl Store {
         Ok(merged)
     }
 
-    /// Takes in what others say of addresses at `now` (Unix seconds), while nothing is known here but by this; all of it
-    /// or nothing. Much faster than [`Store::merge`], and as silent as [`Telling::Later`]. Returns how many addresses
-    /// have an entry or a tombstone by it.
+    /// Takes in at most `most` of what others say, in the order of their addresses, into a list that knows nothing yet. Each
+    /// is read when it is written: millions go through little memory. How many addresses are known by it, and how many
+    /// were read.
     ///
     /// # Errors
     /// Trouble with the database; then nothing was changed.
-    pub fn fill(&mut self, said: Vec<(Address, Record)>, now: i64) -> Result<u64, StoreError> {
-        let mut merged = Merged::default();
+    pub fn fill(
+        &mut self,
+        said: &mut dyn Iterator<Item = (Address, Record)>,
+        most: usize,
+        now: i64,
+    ) -> Result<(u64, usize), StoreError> {
+        let (mut merged, mut read) = (Merged::default(), 0);
         self.write(|tx, reader| {
-            for (address, record) in said {
+            for (address, record) in said.take(most) {
+                read += 1;
                 if let Some(version) = record.removal() {
                     bury(tx, address.as_str(), version)?;
                 }
@@ -223,7 +229,7 @@ impl Store {
             }
             Ok(())
         })?;
-        Ok(merged.changed)
+        Ok((merged.changed, read))
     }
 
     /// Has the index read the whole list, and remembers `notes` with it.

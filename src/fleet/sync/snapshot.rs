@@ -22,7 +22,7 @@ pub(super) const SCAN: usize = 2_000;
 /// Addresses that are joined in one transaction.
 pub(super) const WINDOW: usize = 5_000;
 
-/// The same, where nothing is known here yet.
+/// Records that are taken in by one transaction, where nothing is known here yet.
 const FIRST_WINDOW: usize = 50_000;
 
 /// Parts of the list that are asked for at once, and how many such answers wait to be sorted.
@@ -78,24 +78,48 @@ impl Session<'_> {
         }
     }
 
-    /// Takes in what the store has where nothing was known here up to `mark`: a thread reads it, this one writes it. What a
-    /// command or an event writes meanwhile is in the feed, and told by it.
-    async fn fill(&mut self, sorted: Sorted, mark: &Mark) -> Result<Done, Fault> {
-        let (windows, mut read) = mpsc::channel(1);
-        let reading = tokio::task::spawn_blocking(move || read_windows(sorted, &windows));
+    /// Takes in what the store has where nothing was known here up to `mark`. What a command or an event writes meanwhile
+    /// is in the feed, and told by it.
+    async fn fill(&mut self, mut sorted: Sorted, mark: &Mark) -> Result<Done, Fault> {
         let mut done = Done { changed: 0, told: 0, telling: Telling::Later };
-        self.store.expect_millions(true)?;
-        while let Some(FirstWindow { records, unreadable }) = read.recv().await {
-            unreadable.iter().for_each(|(name, why)| self.status.cannot_read(name, why));
-            if self.store.mark()? == *mark {
-                done.changed += self.store.fill(records, now())?;
-            } else {
-                self.join(&records, &mut done).await?;
+        let status = self.status;
+        let mut broken = None;
+        let mut said = std::iter::from_fn(|| {
+            loop {
+                match sorted.next() {
+                    Ok(Some((name, value))) => {
+                        match share::read(&name, &value, |name, why| status.cannot_read(name, why)) {
+                            Some(record) => return Some(record),
+                            None => continue,
+                        }
+                    }
+                    Ok(None) => return None,
+                    Err(error) => {
+                        broken = Some(error);
+                        return None;
+                    }
+                }
             }
+        });
+        self.store.expect_millions(true)?;
+        loop {
+            let read = if self.store.mark()? == *mark {
+                let (changed, read) = self.store.fill(&mut said, FIRST_WINDOW, now())?;
+                done.changed += changed;
+                read
+            } else {
+                let records: Vec<_> = said.by_ref().take(WINDOW).collect();
+                self.join(&records, &mut done).await?;
+                records.len()
+            };
+            if read == 0 {
+                break;
+            }
+            // the runtime has others to serve
+            tokio::task::yield_now().await;
         }
         self.store.expect_millions(false)?;
-        reading.await.map_err(io::Error::other)??;
-        Ok(done)
+        broken.map_or(Ok(done), |error| Err(error.into()))
     }
 
     async fn join(&mut self, records: &[(Address, Record)], done: &mut Done) -> Result<(), Fault> {
@@ -256,36 +280,11 @@ impl Session<'_> {
     }
 }
 
-/// Reads what is sorted, as far as somebody takes it.
-fn read_windows(mut sorted: Sorted, windows: &mpsc::Sender<FirstWindow>) -> io::Result<()> {
-    let mut window = FirstWindow::default();
-    while let Some((name, value)) = sorted.next()? {
-        let unreadable = &mut window.unreadable;
-        let read = share::read(&name, &value, |name, why| unreadable.push((name.to_owned(), why.to_string())));
-        window.records.extend(read);
-        if window.records.len() + window.unreadable.len() >= FIRST_WINDOW
-            && windows.blocking_send(std::mem::take(&mut window)).is_err()
-        {
-            return Ok(());
-        }
-    }
-    // whoever does not take it has ended
-    let _ = windows.blocking_send(window);
-    Ok(())
-}
-
 /// What came of reading everything.
 struct Done {
     changed: u64,
     told: usize,
     telling: Telling,
-}
-
-/// The next records of the store, and what could not be read among them.
-#[derive(Default)]
-struct FirstWindow {
-    records: Vec<(Address, Record)>,
-    unreadable: Vec<(String, String)>,
 }
 
 /// An address that the store may not know.

@@ -165,7 +165,7 @@ fn a_list_that_is_filled_is_as_one_that_was_joined() {
             (address, if n % 3 == 0 { fact.join(Record::removed((NOW + 20) * 1000)) } else { fact })
         })
         .collect();
-    assert_eq!(filled.fill(said.clone(), NOW), Ok(50));
+    assert_eq!(filled.fill(&mut said.clone().into_iter(), 100, NOW), Ok((50, 50)));
     assert_eq!(joined.merge(&said, Telling::Each, &[], NOW).expect("merge").changed, 50);
     for (address, _) in &said {
         assert_eq!(filled.record(address.as_str()), joined.record(address.as_str()), "{address:?}");
