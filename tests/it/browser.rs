@@ -21,8 +21,20 @@ pub struct Browser {
     _profile: TempDir,
 }
 
+/// How often a browser is started anew that did not come up: its driver gives it a minute, which the first start on a
+/// machine that has just been set up, with its disk busy, can exceed.
+const STARTS: usize = 4;
+
 impl Browser {
+    /// # Panics
+    /// With what the driver said each time, where none of some starts succeeds.
     pub fn start() -> Self {
+        let mut said = Vec::new();
+        let started = (0..STARTS).find_map(|_| Self::try_start().map_err(|why| said.push(why)).ok());
+        started.unwrap_or_else(|| panic!("no browser: {said:#?}"))
+    }
+
+    fn try_start() -> Result<Self, String> {
         let profile = tempfile::tempdir().unwrap();
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
@@ -51,9 +63,9 @@ impl Browser {
             "goog:loggingPrefs": {"performance": "ALL", "browser": "ALL"}});
         let port = port.expect("chromedriver says its port");
         let mut browser = Self { driver, port, session: String::new(), _profile: profile };
-        let begun = browser.call("POST", "/session", &json!({"capabilities": {"alwaysMatch": wanted}}));
+        let begun = browser.call("POST", "/session", &json!({"capabilities": {"alwaysMatch": wanted}}))?;
         browser.session = format!("/session/{}", begun["sessionId"].as_str().expect("a session"));
-        browser
+        Ok(browser)
     }
 
     /// Goes to an address, and waits until it is loaded.
@@ -121,11 +133,12 @@ impl Browser {
     }
 
     fn tell(&self, method: &str, path: &str, body: &Value) -> Value {
-        self.call(method, &format!("{}{path}", self.session), body)
+        let path = format!("{}{path}", self.session);
+        self.call(method, &path, body).unwrap_or_else(|why| panic!("{why}"))
     }
 
-    /// WebDriver's protocol: JSON over HTTP, `value` of what comes back.
-    fn call(&self, method: &str, path: &str, body: &Value) -> Value {
+    /// WebDriver's protocol: JSON over HTTP, `value` of what comes back; or what was asked, and what went wrong.
+    fn call(&self, method: &str, path: &str, body: &Value) -> Result<Value, String> {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("chromedriver listens");
         stream.set_read_timeout(Some(STEP)).unwrap();
@@ -140,17 +153,21 @@ impl Browser {
         let mut reader = BufReader::new(stream);
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
-            let read = reader.read_line(&mut head).unwrap_or_else(|e| panic!("{method} {path}: {e}"));
-            assert!(read > 0, "{method} {path}: the end of the connection after {head:?}");
+            let read = reader.read_line(&mut head).map_err(|e| format!("{method} {path}: {e}"))?;
+            if read == 0 {
+                return Err(format!("{method} {path}: the end of the connection after {head:?}"));
+            }
         }
         let length = head
             .lines()
             .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok());
         let mut body = vec![0; length.expect("a length")];
-        reader.read_exact(&mut body).unwrap_or_else(|e| panic!("{method} {path}: {e}"));
+        reader.read_exact(&mut body).map_err(|e| format!("{method} {path}: {e}"))?;
         let body = String::from_utf8(body).expect("UTF-8");
-        assert!(head.starts_with("HTTP/1.1 200"), "{method} {path}: {body}");
-        serde_json::from_str::<Value>(&body).expect("JSON")["value"].take()
+        if !head.starts_with("HTTP/1.1 200") {
+            return Err(format!("{method} {path}: {body}"));
+        }
+        Ok(serde_json::from_str::<Value>(&body).expect("JSON")["value"].take())
     }
 }
 
