@@ -6,10 +6,9 @@ use super::seldom::Seldom;
 use super::{Gathered, Stats};
 use crate::fleet::claims::{self, Share};
 use crate::fleet::sent::{self, Sent};
-use crate::fleet::{Keys, Link, Patience, Relay, StoreUrl, connect};
+use crate::fleet::{Keys, Link, Patience, Relay, StoreUrl, authority, connect};
 use crate::store::SeenKey;
 use redis::{ErrorKind, RedisError, RedisResult};
-use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
@@ -260,7 +259,7 @@ impl Line {
     }
 
     async fn connect(&self, patience: Duration) -> RedisResult<Link> {
-        let ca = self.place.ca_file.as_ref().map(fs::read).transpose()?;
+        let ca = self.place.ca_file.as_deref().map(authority).transpose()?;
         let patience = Patience { connect: patience, answer: self.deadline };
         connect(&self.place.url, ca.as_deref(), patience).await
     }

@@ -13,6 +13,8 @@ use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionInfo, FromRedisValue, Pipeline, RedisFuture, RedisResult,
     TlsCertificates, TlsMode, Value,
 };
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 /// How long is waited for the store.
@@ -31,6 +33,14 @@ pub enum Link {
     One(MultiplexedConnection),
     /// To a cluster.
     Cluster(ClusterConnection),
+}
+
+/// Reads the certificate (PEM) of the authority that signed the store's.
+///
+/// # Errors
+/// The file, and why it cannot be read.
+pub fn authority(file: &Path) -> io::Result<Vec<u8>> {
+    std::fs::read(file).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", file.display())))
 }
 
 /// Connects to the store. `ca` is the certificate (PEM) of the authority that signed the server's, in place of the

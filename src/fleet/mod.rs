@@ -22,7 +22,7 @@ pub use inspect::{Inspection, Refusal, inspect};
 pub use keeper::{Keeper, LINKS, Setup};
 pub use keys::{Keys, PARTS};
 pub use limiter::{DEADLINE, Fallback, Limiter, MAX_CHARGES};
-pub use link::{Link, Patience, connect};
+pub use link::{Link, Patience, authority, connect};
 pub use relay::{MAX_NAME_BYTES, Relay};
 pub use roster::{Roster, Row};
 pub use sync::Sync;

@@ -322,4 +322,4 @@ fn stands_by_count(entry: &Entry) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -10,7 +10,7 @@ pub use parse::{Salvaged, parse, salvage};
 use super::event_log::Output;
 use super::listeners::Endpoint;
 use crate::events::sharing::Place;
-use crate::fleet::{Keys, Relay, StoreUrl};
+use crate::fleet::{Keys, Relay, StoreUrl, authority};
 use crate::mail::{Address, Rewriting};
 use crate::rules::load::{POLICY_TOML, read_file};
 use crate::rules::toml_walk::MAX_TOML_BYTES;
@@ -91,8 +91,7 @@ impl Fleet {
     /// # Errors
     /// The file, and why it cannot be read.
     pub fn ca(&self) -> io::Result<Option<Vec<u8>>> {
-        let named = |path: &PathBuf, e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
-        self.ca_file.as_ref().map(|path| std::fs::read(path).map_err(|e| named(path, e))).transpose()
+        self.ca_file.as_deref().map(authority).transpose()
     }
 
     /// The section `[fleet]`.

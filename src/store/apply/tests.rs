@@ -38,7 +38,7 @@ fn entry(to: &str, reason: Reason, created: i64, expires: Option<i64>) -> Entry 
     }
 }
 
-fn effect(message: &str, kind: &str, to: &str, cause: Cause) -> Effect {
+pub(in crate::store) fn effect(message: &str, kind: &str, to: &str, cause: Cause) -> Effect {
     let line = EventLine {
         ses_id: message.into(),
         to: to.into(),

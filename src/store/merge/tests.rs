@@ -1,8 +1,8 @@
 //! Stores that tell each other of one address, beside a store to which everything happens itself.
 
 use super::*;
-use crate::lines::{EventLine, Status};
-use crate::store::{Batch, Cause, Effect, OnExisting, Origin, Reason, SeenKey};
+use crate::store::apply::tests::effect;
+use crate::store::{Batch, Cause, OnExisting, Origin, Reason};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -47,20 +47,7 @@ fn let_happen(store: &mut Store, n: usize, at: i64, happens: &Happens) {
         Happens::Event(reason, ago, ttl, echo) => {
             let entry = entry(*reason, Origin::Event, at, ttl.map(|ttl| at + ttl));
             let cause = Cause::Suppress { entry, mail_time: at - ago, echo: *echo };
-            let line = EventLine {
-                ses_id: n.to_string(),
-                to: "u@x.y".into(),
-                status: Status::Bounced,
-                dsn: None,
-                delay_ms: None,
-                details: Vec::new(),
-                suppressed: None,
-                queue_id: None,
-                correlation_id: None,
-                sent_by: None,
-                text: None,
-            };
-            let effects = [Effect { seen: SeenKey::new(&n.to_string(), &[]), cause, line }];
+            let effects = [effect(&n.to_string(), "bounce", "u@x.y", cause)];
             let (brake, written, late_until) = (None, None, None);
             let batch = Batch { effects: &effects, quarantine: &[], now: at, brake, written, late_until };
             store.apply(&batch).expect("apply");
