@@ -14,6 +14,13 @@ impl Printable {
     /// character.
     #[must_use]
     pub fn new(raw: &[u8], max_bytes: usize) -> Self {
+        // nearly all of it is plain, and a byte is a character then
+        if raw.len() <= max_bytes
+            && raw.iter().all(|byte| matches!(byte, b' '..=b'~'))
+            && let Ok(plain) = std::str::from_utf8(raw)
+        {
+            return Self(plain.to_owned());
+        }
         let mut out = String::with_capacity(raw.len().min(max_bytes));
         for chunk in raw.utf8_chunks() {
             let broken = (!chunk.invalid().is_empty()).then_some(char::REPLACEMENT_CHARACTER);
@@ -81,6 +88,9 @@ mod tests {
             let text = Printable::new(&raw, max);
             prop_assert!(text.as_str().len() <= max);
             prop_assert!(!text.as_str().chars().any(is_control));
+            let plain: Vec<u8> = raw.iter().map(|byte| b' ' + byte % 95).collect();
+            let kept = Printable::new(&plain, max);
+            prop_assert_eq!(kept.as_str().as_bytes(), &plain[..max.min(plain.len())]);
             prop_assert!(Printable::ascii(&raw, max).as_str().is_ascii());
         }
     }

@@ -73,9 +73,9 @@ impl<'a> Work<'a> {
                 self.delivered(&effect.seen)?;
                 return self.write_line(&effect.line);
             }
-            Cause::Suppress { entry, mail_time, echo } => self.suppress(&entry.bounded(), *mail_time, *echo)?,
+            Cause::Suppress { entry, mail_time, echo } => self.suppress(&entry.clone().bounded(), *mail_time, *echo)?,
             Cause::Full { entry, mail_time, delivery, rule } => {
-                self.full(&entry.bounded(), *mail_time, delivery, *rule)?
+                self.full(&entry.clone().bounded(), *mail_time, delivery, *rule)?
             }
         };
         self.write_line(&EventLine { suppressed: Some(outcome), ..effect.line.clone() })

@@ -85,12 +85,12 @@ impl Entry {
     }
 
     /// The entry as the store keeps it: texts printable and bounded, no spelling that is equal to the address.
-    pub(super) fn bounded(&self) -> Self {
-        let spelling = self.spelling.as_deref().map(|s| Printable::new(s.as_bytes(), MAX_SPELLING_BYTES).to_string());
+    pub(super) fn bounded(self) -> Self {
+        let spelling = self.spelling.map(|s| Printable::new(s.as_bytes(), MAX_SPELLING_BYTES).to_string());
         Self {
             spelling: spelling.filter(|s| s != self.address.as_str() && !s.is_empty()),
             evidence: Printable::new(self.evidence.as_bytes(), MAX_EVIDENCE_BYTES).as_str().trim().to_owned(),
-            ..self.clone()
+            ..self
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::read::{COLUMNS, entry};
 use super::record::Stamp;
-use super::write::{Fault, bury, feed, forgive, insert, take_out, update};
+use super::write::{Fault, Inserting, bury, feed, forgive, insert, take_out, update};
 use super::{Entry, FullReport, Mark, Op, Reader, Record, RemovedFilter, Store, StoreError, brake, read};
 use crate::mail::Address;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -213,6 +213,7 @@ impl Store {
     ) -> Result<(u64, usize), StoreError> {
         let (mut merged, mut read) = (Merged::default(), 0);
         self.write(|tx, reader| {
+            let mut inserting = Inserting::into(tx)?;
             for (address, record) in said.take(most) {
                 read += 1;
                 if let Some(version) = record.removal() {
@@ -222,7 +223,7 @@ impl Store {
                 let standing = record.into_standing().filter(|(entry, _)| entry.in_force(now));
                 merged.changed += u64::from(standing.is_some() || is_removed);
                 if let Some((entry, stamp)) = standing
-                    && !insert(tx, &entry, stamp, Told::Silently)?
+                    && !inserting.insert(&entry, stamp)?
                 {
                     merge(tx, reader, (&address, &Record::of_row(entry, stamp)), Told::Silently, now, &mut merged)?;
                 }

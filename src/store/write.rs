@@ -4,7 +4,9 @@ use super::merge::{Told, stamp_of};
 use super::record::Stamp;
 use super::{Entry, Filter, Op, Reader, StoreError, file, schema};
 use crate::mail::Address;
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params, params_from_iter};
+use rusqlite::{
+    CachedStatement, Connection, OptionalExtension, Transaction, TransactionBehavior, params, params_from_iter,
+};
 use serde::Serialize;
 use std::ops::Deref;
 use std::path::Path;
@@ -114,7 +116,7 @@ impl Store {
         let mut counts = Counts::default();
         self.write(|tx, reader| {
             for entry in entries {
-                let entry = entry.bounded();
+                let entry = entry.clone().bounded();
                 let removed = forgive(tx, entry.address.as_str())?;
                 super::brake::drop_held(tx, &entry.address)?;
                 let version = version_at(now).max(removed.map_or(0, |version| version.saturating_add(1)));
@@ -279,17 +281,38 @@ pub(super) fn forgive(tx: &Connection, address: &str) -> Result<Option<i64>, Fau
 
 /// `false` where the address has an entry.
 pub(super) fn insert(tx: &Connection, entry: &Entry, stamp: Stamp, told: Told) -> Result<bool, Fault> {
-    let sql = "INSERT INTO entry (address, expires, created, reason, source, spelling, version, mail_time, echo)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (address) DO NOTHING";
-    if tx.prepare_cached(sql)?.execute(columns(entry, stamp))? == 0 {
-        return Ok(false);
+    let is_new = Inserting::into(tx)?.insert(entry, stamp)?;
+    if is_new {
+        feed(tx, Op::Add, entry.address.as_str(), entry.expires, told)?;
     }
-    if !entry.evidence.is_empty() {
-        tx.prepare_cached("INSERT INTO evidence (id, text) VALUES (?1, ?2)")?
-            .execute(params![tx.last_insert_rowid(), entry.evidence])?;
+    Ok(is_new)
+}
+
+/// Inserts one entry after the other; the feed is told nothing.
+pub(super) struct Inserting<'t> {
+    tx: &'t Connection,
+    entry: CachedStatement<'t>,
+    evidence: CachedStatement<'t>,
+}
+
+impl<'t> Inserting<'t> {
+    pub(super) fn into(tx: &'t Connection) -> Result<Self, Fault> {
+        let entry = "INSERT INTO entry (address, expires, created, reason, source, spelling, version, mail_time, echo)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (address) DO NOTHING";
+        let evidence = "INSERT INTO evidence (id, text) VALUES (?1, ?2)";
+        Ok(Self { tx, entry: tx.prepare_cached(entry)?, evidence: tx.prepare_cached(evidence)? })
     }
-    feed(tx, Op::Add, entry.address.as_str(), entry.expires, told)?;
-    Ok(true)
+
+    /// `false` where the address has an entry.
+    pub(super) fn insert(&mut self, entry: &Entry, stamp: Stamp) -> Result<bool, Fault> {
+        if self.entry.execute(columns(entry, stamp))? == 0 {
+            return Ok(false);
+        }
+        if !entry.evidence.is_empty() {
+            self.evidence.execute(params![self.tx.last_insert_rowid(), entry.evidence])?;
+        }
+        Ok(true)
+    }
 }
 
 fn columns(entry: &Entry, stamp: Stamp) -> impl rusqlite::Params {

@@ -72,8 +72,8 @@ impl Session<'_> {
         loop {
             let mut records: Vec<(Address, Record)> = Vec::new();
             let mut is_end = true;
-            while let Some((name, value)) = sorted.next()? {
-                records.extend(self.read(&name, &value));
+            while let Some(pair) = sorted.next()? {
+                records.extend(self.read(pair));
                 is_end = records.len() < WINDOW;
                 if !is_end {
                     break;

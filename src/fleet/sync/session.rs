@@ -5,6 +5,7 @@
 use super::position::Position;
 use super::push::Pusher;
 use super::share::{self, Shared, VALUE};
+use super::sort::Pair;
 use super::status::{Status, unix_ms, unix_seconds};
 use super::sweep::Sweep;
 use super::{Fault, Settings};
@@ -338,12 +339,12 @@ impl<'a> Session<'a> {
     fn told<T: Shared>(&self, entries: &[StreamId]) -> Vec<T> {
         let part = |entry: &StreamId, field| entry.get::<Vec<u8>>(field);
         let parts = entries.iter().filter_map(|entry| Some((part(entry, T::FIELD)?, part(entry, VALUE)?)));
-        parts.filter_map(|(name, value)| self.read(&name, &value)).collect()
+        parts.filter_map(|(name, value)| self.read((&name, &value))).collect()
     }
 
     /// What the store has of a name; `None`, and counted, where it cannot be read.
-    pub(super) fn read<T: Shared>(&self, name: &[u8], value: &[u8]) -> Option<T> {
-        share::read(name, value, |name, why| self.status.cannot_read(name, why))
+    pub(super) fn read<T: Shared>(&self, pair: Pair<'_>) -> Option<T> {
+        share::read(pair, |name, why| self.status.cannot_read(name, why))
     }
 
     /// Takes in reports and filters.

@@ -1,5 +1,6 @@
 //! What relays share, each kind in hashes of its own: how it is named there, written, read and joined.
 
+use super::sort::Pair;
 use crate::fleet::Keys;
 use crate::mail::Address;
 use crate::store::{FullReport, Record, RemovedFilter, Unreadable};
@@ -163,7 +164,7 @@ pub(super) fn over<T: Shared>(ours: &T, there: &[u8]) -> Result<Option<String>, 
 }
 
 /// Reads what the store has; what cannot be read is told to `wrong`.
-pub(super) fn read<T: Shared>(name: &[u8], value: &[u8], wrong: impl FnOnce(&str, &dyn Display)) -> Option<T> {
+pub(super) fn read<T: Shared>((name, value): Pair<'_>, wrong: impl FnOnce(&str, &dyn Display)) -> Option<T> {
     let name = String::from_utf8_lossy(name);
     T::decode(&name, value).map_err(|why| wrong(&name, &why)).ok()
 }

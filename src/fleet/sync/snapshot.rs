@@ -6,15 +6,17 @@ use super::Fault;
 use super::position::Position;
 use super::session::{Session, is_refusal, now};
 use super::share::{self, FILTERS, REPORTS, Shared, TELLER};
-use super::sort::{Pair, Sorted, Sorter};
+use super::sort::{Page as Pairs, Sorted, Sorter};
 use crate::fleet::PARTS;
 use crate::mail::Address;
 use crate::store::{FullReport, Mark, Record, Telling};
 use redis::streams::StreamRangeReply;
+use std::collections::VecDeque;
 use std::io;
+use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 
 /// Records that are asked for at once.
 pub(super) const SCAN: usize = 2_000;
@@ -25,9 +27,11 @@ pub(super) const WINDOW: usize = 5_000;
 /// Records that are taken in by one transaction, where nothing is known here yet.
 const FIRST_WINDOW: usize = 50_000;
 
-/// Parts of the list that are asked for at once, and how many such answers wait to be sorted.
+/// Parts of the list that are asked for at once.
 const AT_ONCE: u16 = 8;
-const PAGES: usize = 2;
+
+/// Such questions that are with the store at a time: it looks for the next answer while the last one is read.
+const AHEAD: usize = 3;
 
 /// Most changes that the index is told one by one: the feed holds a few times as many.
 const MOST_TOLD: u64 = 50_000;
@@ -63,11 +67,10 @@ impl Session<'_> {
     }
 
     /// Joins what the store has with all that is known here.
-    async fn compare(&mut self, sorted: Sorted) -> Result<Done, Fault> {
-        let mut remote = Remote { sorted, ahead: None };
+    async fn compare(&mut self, mut sorted: Sorted) -> Result<Done, Fault> {
         let (mut cursor, mut done) = (String::new(), Done { changed: 0, told: 0, telling: Telling::Each });
         loop {
-            let window = self.window(&mut remote, &cursor)?;
+            let window = self.window(&mut sorted, &cursor)?;
             self.join(&window.records, &mut done).await?;
             match window.end {
                 Some(end) => cursor = end,
@@ -86,18 +89,10 @@ impl Session<'_> {
         let mut broken = None;
         let mut said = std::iter::from_fn(|| {
             loop {
-                match sorted.next() {
-                    Ok(Some((name, value))) => {
-                        match share::read(&name, &value, |name, why| status.cannot_read(name, why)) {
-                            Some(record) => return Some(record),
-                            None => continue,
-                        }
-                    }
-                    Ok(None) => return None,
-                    Err(error) => {
-                        broken = Some(error);
-                        return None;
-                    }
+                let pair = sorted.next().map_err(|error| broken = Some(error)).ok()??;
+                let record = share::read(pair, |name, why| status.cannot_read(name, why));
+                if record.is_some() {
+                    return record;
                 }
             }
         });
@@ -153,27 +148,30 @@ impl Session<'_> {
 
     /// All records, in the order of their addresses. A thread sorts while the store is asked for more.
     pub(super) async fn scan(&mut self) -> Result<Sorted, Fault> {
-        let mut sorter = Sorter::new(self.settings.database.parent().unwrap_or(std::path::Path::new(".")));
-        let (pages, mut taken) = mpsc::channel::<Vec<Vec<RawPair>>>(PAGES);
-        let sorting = tokio::task::spawn_blocking(move || {
-            while let Some(parts) = taken.blocking_recv() {
-                parts.into_iter().flatten().try_for_each(|(name, value)| sorter.push(name, value))?;
+        let folder = self.settings.database.parent().unwrap_or(Path::new("."));
+        let mut sorter = Sorter::start(folder.to_owned())?;
+        let mut firsts = (0..PARTS).step_by(usize::from(AT_ONCE));
+        let mut asked = VecDeque::new();
+        loop {
+            while asked.len() < AHEAD
+                && let Some(first) = firsts.next()
+            {
+                let (mut link, keys) = (self.link().clone(), self.keys().clone());
+                asked.push_back(AbortOnDropHandle::new(tokio::spawn(async move {
+                    let mut question = redis::pipe();
+                    for part in first..PARTS.min(first + AT_ONCE) {
+                        question.cmd("HGETALL").arg(keys.entries_part(part));
+                    }
+                    question.query_async::<Vec<Vec<RawPair>>>(&mut link).await
+                })));
             }
-            sorter.finish()
-        });
-        for first in (0..PARTS).step_by(usize::from(AT_ONCE)) {
-            let mut question = redis::pipe();
-            for part in first..PARTS.min(first + AT_ONCE) {
-                question.cmd("HGETALL").arg(self.keys().entries_part(part));
-            }
-            let parts: Vec<Vec<RawPair>> = question.query_async(self.link()).await?;
-            if pages.send(parts).await.is_err() {
-                // it says why
-                break;
-            }
+            let Some(answered) = asked.pop_front() else { break };
+            let parts = answered.await.map_err(io::Error::other)??;
+            let mut pairs = Pairs::default();
+            parts.iter().flatten().for_each(|(name, value)| pairs.push((name, value)));
+            sorter.push(pairs).await?;
         }
-        drop(pages);
-        Ok(sorting.await.map_err(io::Error::other)??)
+        Ok(sorter.finish())
     }
 
     /// Takes in all reports and filters.
@@ -205,7 +203,7 @@ impl Session<'_> {
     }
 
     fn read_all<T: Shared>(&self, pairs: &[RawPair]) -> Vec<T> {
-        pairs.iter().filter_map(|(name, value)| self.read(name, value)).collect()
+        pairs.iter().filter_map(|(name, value)| self.read((name, value))).collect()
     }
 
     /// Some of a hash.
@@ -217,19 +215,19 @@ impl Session<'_> {
     }
 
     /// What both sides know of the next addresses.
-    fn window(&self, remote: &mut Remote, after: &str) -> Result<Window, Fault> {
+    fn window(&self, sorted: &mut Sorted, after: &str) -> Result<Window, Fault> {
         let known = self.store.known_after(after, WINDOW)?;
         let end = (known.len() == WINDOW).then(|| known.last().cloned()).flatten();
         let mut records = Vec::new();
         let mut known = known.into_iter().peekable();
         let mut is_full = false;
         let mut last = String::new();
-        while let Some((address, value)) = remote.next()? {
-            if end.as_deref().is_some_and(|end| *address > *end.as_bytes()) {
-                remote.ahead = Some((address, value));
+        while let Some(pair) = sorted.next()? {
+            if end.as_deref().is_some_and(|end| *pair.0 > *end.as_bytes()) {
+                sorted.step_back();
                 break;
             }
-            let Some((address, record)) = self.read::<(Address, Record)>(&address, &value) else { continue };
+            let Some((address, record)) = self.read::<(Address, Record)>(pair) else { continue };
             while let Some(own) = known.next_if(|own| own.as_str() < address.as_str()) {
                 records.extend(of_own(&own));
             }
@@ -305,18 +303,4 @@ pub(super) type RawPair = (Vec<u8>, Vec<u8>);
 pub(super) struct Page {
     pub(super) pairs: Vec<RawPair>,
     pub(super) next: Option<u64>,
-}
-
-struct Remote {
-    sorted: Sorted,
-    ahead: Option<Pair>,
-}
-
-impl Remote {
-    fn next(&mut self) -> Result<Option<Pair>, Fault> {
-        match self.ahead.take() {
-            Some(pair) => Ok(Some(pair)),
-            None => Ok(self.sorted.next()?),
-        }
-    }
 }
