@@ -295,7 +295,7 @@ fn the_store_is_there_and_does_not_serve() {
 #[test]
 fn a_replica_takes_over_that_lacks_what_came_last() {
     let mut scene = Scene::start();
-    let replica = replica_of(&scene.world.store);
+    let replica = scene.world.store.replica(LASTING);
     let behind = |_: &mut World| {
         tell(&replica, &["REPLICAOF", "NO", "ONE"]);
         replica
@@ -310,31 +310,16 @@ fn a_replica_takes_over_that_lacks_what_came_last() {
 #[test]
 fn a_sentinel_makes_a_replica_the_master() {
     let store = Valkey::start(LASTING);
-    let (replica, sentinel) = (replica_of(&store), Valkey::sentinel_of(store.port()));
-    wait::true_within("the sentinel to know the replica", wait::LONG, || {
-        sentinel.ask::<Vec<redis::Value>>(&["SENTINEL", "REPLICAS", "main"]).is_ok_and(|known| !known.is_empty())
-    });
+    let (replica, sentinel) = (store.replica(LASTING), store.watched());
     let mut scene = Scene::around(store, Some(format!("redis+sentinel://127.0.0.1:{}/main/0", sentinel.port())));
     scene.suffers(
         "failover by a Sentinel",
         |world| world.store.kill(),
         |world, ()| {
-            wait::true_within("the replica to be the master", wait::LONG, || {
-                replica.ask::<String>(&["INFO", "replication"]).is_ok_and(|said| said.contains("role:master"))
-            });
+            replica.until_info("replication", "role:master");
             world.store = replica;
         },
     );
-}
-
-/// A replica that is in step with its master.
-fn replica_of(store: &Valkey) -> Valkey {
-    let replica = Valkey::start(LASTING);
-    tell(&replica, &["REPLICAOF", "127.0.0.1", &store.port().to_string()]);
-    wait::true_within("the replica to be in step", wait::LONG, || {
-        replica.ask::<String>(&["INFO", "replication"]).is_ok_and(|said| said.contains("master_link_status:up"))
-    });
-    replica
 }
 
 #[test]

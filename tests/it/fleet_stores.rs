@@ -190,15 +190,8 @@ fn tls_by_the_operators_own_authority_and_no_other() {
 #[test]
 fn sentinel_names_the_next_master() {
     let mut master = Valkey::start(FORGETFUL);
-    let port = master.port().to_string();
-    let replica = Valkey::start(&[FORGETFUL, &["--replicaof", "127.0.0.1", &port]].concat());
-    wait::until("the replica to be in step", wait::LONG, || {
-        replica.ask::<String>(&["INFO", "replication"]).unwrap().contains("master_link_status:up").then_some(())
-    });
-    let sentinel = Valkey::sentinel_of(master.port());
-    wait::until("the sentinel to know the replica", wait::LONG, || {
-        sentinel.ask::<String>(&["INFO", "sentinel"]).unwrap().contains("slaves=1").then_some(())
-    });
+    let replica = master.replica(FORGETFUL);
+    let sentinel = master.watched();
     let (home, daemon) = shared(&format!("redis+sentinel://127.0.0.1:{}/main", sentinel.port()), "");
     master.kill();
     rides_out(&home, &[], || ());
@@ -209,11 +202,7 @@ fn sentinel_names_the_next_master() {
 
 #[test]
 fn a_cluster_has_them_all_in_one_slot() {
-    let cluster = Valkey::start(&[FORGETFUL, &["--cluster-enabled", "yes"]].concat());
-    let _: () = cluster.ask(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).unwrap();
-    wait::until("the cluster", wait::LONG, || {
-        cluster.ask::<String>(&["CLUSTER", "INFO"]).unwrap().contains("cluster_state:ok").then_some(())
-    });
+    let cluster = Valkey::cluster();
     let (home, _daemon) = shared(&format!("redis+cluster://127.0.0.1:{}", cluster.port()), "");
     assert!(home.run(&["limits", "show"]).contains("all all: "));
     assert_eq!(home.run(&["limits", "reset", "--all"]), "1 counters were reset\n");

@@ -28,8 +28,11 @@ impl Relay {
     }
 
     fn in_namespace(valkey: &Valkey, name: &str, namespace: &str) -> Self {
+        Self::at(&valkey.url(), name, namespace)
+    }
+
+    fn at(url: &str, name: &str, namespace: &str) -> Self {
         let home = Home::alone("", RULES);
-        let url = valkey.url();
         let fleet =
             format!("[suppression]\nstore = \"{url}\"\n[fleet]\nname = \"{name}\"\nnamespace = \"{namespace}\"\n");
         home.configure(&fleet, "");
@@ -429,6 +432,57 @@ fn a_store_that_restarts_with_all_it_had_is_followed_on() {
     valkey.run();
     b.forgets("one@example.net", wait::LONG);
     assert_eq!(b.stderr().matches("know the same").count(), 1, "only at the start: {}", b.stderr());
+}
+
+#[test]
+fn an_id_of_the_stream_that_another_entry_has_now_is_no_place() {
+    let valkey = Valkey::start(FORGETFUL);
+    let a = Relay::of(&valkey, "a").started();
+    let mut b = Relay::of(&valkey, "b").started();
+    a.suppress(&["add", "first@example.net"]);
+    b.knows("first@example.net", SOON);
+    drop(a);
+    b.daemon = None;
+    // What a server had that took over without the last second: the id is given again, behind what nobody read.
+    let (first, hidden) = ("first@example.net", "hidden@example.net");
+    let newest: Vec<redis::Value> = valkey.ask(&["XREVRANGE", "{gatepost}:changes", "+", "-", "COUNT", "1"]).unwrap();
+    let (id, _): (String, redis::Value) = redis::from_redis_value(newest[0].clone()).unwrap();
+    let record = "1\ne\t1000\t1\t3\t1000\t\t\t550";
+    let _: i64 = valkey.ask(&["HSET", &entries(hidden), hidden, record]).unwrap();
+    let _: i64 = valkey.ask(&["DEL", "{gatepost}:changes"]).unwrap();
+    let _: String = valkey.ask(&["XADD", "{gatepost}:changes", &id, "a", first, "r", record, "o", "c"]).unwrap();
+    b.start();
+    b.knows(hidden, wait::LONG);
+    assert!(b.refuses(first));
+    b.says("know the same");
+}
+
+#[test]
+fn a_cluster_whose_replica_takes_over_without_the_newest_is_told_again() {
+    let mut master = Valkey::cluster();
+    let mut replica = master.cluster_replica();
+    let url = format!("redis+cluster://127.0.0.1:{},127.0.0.1:{}", master.port(), replica.port());
+    let [a, b] = ["a", "b"].map(|name| Relay::at(&url, name, "gatepost").started());
+    a.suppress(&["add", "before@example.net", "removed@example.net"]);
+    b.knows("removed@example.net", SOON);
+    // All that the replica gets.
+    replica.until_in_step_with(&master);
+    let _: String = replica.ask(&["SAVE"]).unwrap();
+    replica.kill();
+    a.suppress(&["add", "newest@example.net"]);
+    b.knows("newest@example.net", SOON);
+    b.suppress(&["remove", "removed@example.net"]);
+    a.forgets("removed@example.net", SOON);
+    master.kill();
+    replica.run();
+    let _: () = replica.ask(&["CLUSTER", "FAILOVER", "TAKEOVER"]).unwrap();
+    replica.until_info("replication", "role:master");
+    until_stored(&replica, 3);
+    a.suppress(&["add", "after@example.net"]);
+    b.knows("after@example.net", wait::LONG);
+    let c = Relay::at(&url, "c", "gatepost").started();
+    assert!(["before", "newest", "after"].iter().all(|name| c.refuses(&format!("{name}@example.net"))));
+    assert!([&a, &b, &c].iter().all(|relay| !relay.refuses("removed@example.net")));
 }
 
 #[test]

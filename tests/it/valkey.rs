@@ -27,8 +27,9 @@ impl Valkey {
         Self::start_in(folder(), options)
     }
 
-    /// Starts a Sentinel that makes a replica the master once the one at `port`, which it calls "main", is away.
-    pub fn sentinel_of(port: u16) -> Self {
+    /// Starts a Sentinel that makes the replica of this one, which it calls "main", the master once this one is away.
+    pub fn watched(&self) -> Self {
+        let port = self.port;
         let dir = folder();
         let file = dir.path().join("sentinel.conf");
         let watch = format!(
@@ -37,7 +38,58 @@ impl Valkey {
         );
         fs::write(&file, watch).unwrap();
         let file = file.to_str().expect("a path of ours").to_owned();
-        Self::start_in(dir, &[&file, "--sentinel"])
+        let sentinel = Self::start_in(dir, &[&file, "--sentinel"]);
+        sentinel.until_info("sentinel", "slaves=1");
+        sentinel
+    }
+
+    /// Starts a node of a cluster, alone and without slots.
+    pub fn cluster_node() -> Self {
+        let bus = ports::free().to_string();
+        Self::start(&[FORGETFUL, &["--cluster-enabled", "yes", "--cluster-port", &bus]].concat())
+    }
+
+    /// Starts a cluster of one node that has all slots.
+    pub fn cluster() -> Self {
+        let node = Self::cluster_node();
+        let _: () = node.ask(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).unwrap();
+        node.until_info("cluster", "cluster_state:ok");
+        node
+    }
+
+    /// Starts a node that follows this one in its cluster.
+    pub fn cluster_replica(&self) -> Self {
+        let replica = Self::cluster_node();
+        let (id, bus): (String, _) = (self.ask(&["CLUSTER", "MYID"]).unwrap(), self.options.last().expect("its bus"));
+        let _: () = replica.ask(&["CLUSTER", "MEET", "127.0.0.1", &self.port.to_string(), bus]).unwrap();
+        wait::until("the replica to follow", wait::LONG, || replica.ask::<()>(&["CLUSTER", "REPLICATE", &id]).ok());
+        replica.until_info("replication", "master_link_status:up");
+        replica
+    }
+
+    /// Starts a replica, which is in step.
+    pub fn replica(&self, options: &[&str]) -> Self {
+        let port = self.port.to_string();
+        let replica = Self::start(options);
+        // a replica that restarts is none any more
+        let _: String = replica.ask(&["REPLICAOF", "127.0.0.1", &port]).unwrap();
+        replica.until_info("replication", "master_link_status:up");
+        replica
+    }
+
+    /// Waits until a section of what it tells about itself has a text.
+    pub fn until_info(&self, section: &str, text: &str) {
+        let command = if section == "cluster" { ["CLUSTER", "INFO"] } else { ["INFO", section] };
+        wait::until(text, wait::LONG, || self.ask::<String>(&command).ok()?.contains(text).then_some(()));
+    }
+
+    /// Waits until a replica has all that `master` has.
+    pub fn until_in_step_with(&self, master: &Self) {
+        let offset = |of: &Self| -> Option<String> {
+            let info = of.ask::<String>(&["INFO", "replication"]).ok()?;
+            info.lines().find(|line| line.starts_with("master_repl_offset:")).map(str::to_owned)
+        };
+        wait::until("the replica to be in step", wait::LONG, || (offset(self)? == offset(master)?).then_some(()));
     }
 
     fn start_in(dir: TempDir, options: &[&str]) -> Self {

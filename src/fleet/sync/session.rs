@@ -2,7 +2,7 @@
 //! stream. What is noted in the database is where the relay is in the stream, and up to where its own changes came
 //! back by it: a store that lost its last second is told them again.
 
-use super::position::Position;
+use super::position::{Place, Position};
 use super::push::Pusher;
 use super::share::{self, Shared, VALUE};
 use super::sort::Pair;
@@ -39,7 +39,6 @@ const FEED_BATCH: usize = 2_000;
 const NAMESPACE: &str = "namespace";
 const POSITION: &str = "position";
 const MARK: &str = "mark";
-const RUN: &str = "run";
 
 pub(super) struct Session<'a> {
     pub(super) settings: &'a Settings,
@@ -48,13 +47,13 @@ pub(super) struct Session<'a> {
     pub(super) pusher: Pusher<'a>,
     /// The connection that waits for news.
     waiting: Link,
-    /// The run of the server, by its own name for it.
-    run: String,
-    position: Option<Position>,
+    /// Where this relay is in the stream; `None`: nowhere, everything is to be read.
+    place: Option<Place>,
     /// Up to where the own changes were pushed.
     mark: Option<Mark>,
-    /// Where in the stream the pushed changes stand, with the mark that holds once they came back.
-    on_their_way: VecDeque<(Position, Mark)>,
+    /// Where in the stream stands what was told, with the mark that holds once it came back; without one, what was told is
+    /// no change that the feed has.
+    on_their_way: VecDeque<(Position, Option<Mark>)>,
     /// The database as it was when the feed was last read to its end.
     version: Option<i64>,
     began: Instant,
@@ -74,16 +73,15 @@ impl<'a> Session<'a> {
         let store = Store::open(&settings.database)?;
         let connect = || connect(&settings.url, settings.ca.as_deref(), PATIENCE);
         let (mut link, waiting) = (connect().await?, connect().await?);
-        let run = run_of(&mut link).await?;
         let (seconds, micros): (i64, i64) = redis::cmd("TIME").query_async(&mut link).await?;
         let ahead_ms = seconds * 1000 + micros / 1000 - i64::try_from(unix_ms()).unwrap_or(0);
         let is_ours = store.noted(NAMESPACE)?.is_some_and(|noted| noted == settings.keys.prefix());
         let noted = |name| -> Result<Option<String>, Fault> { Ok(store.noted(name)?.filter(|_| is_ours)) };
-        let position = noted(POSITION)?.and_then(|text| text.parse().ok());
+        let place: Option<Place> = noted(POSITION)?.and_then(|text| text.parse().ok());
         let mark = noted(MARK)?.and_then(|text| text.parse().ok());
         let pusher = Pusher::new(link, &settings.keys, &settings.relay, status);
-        if let Some(position) = position {
-            status.at(position);
+        if let Some(place) = place {
+            status.at(place.at);
             status.is_in_sync();
         }
         status.connected();
@@ -93,8 +91,7 @@ impl<'a> Session<'a> {
             store,
             pusher,
             waiting,
-            run,
-            position,
+            place,
             mark,
             on_their_way: VecDeque::new(),
             version: None,
@@ -121,7 +118,7 @@ impl<'a> Session<'a> {
         loop {
             self.catch_up().await?;
             let (link, stream) = (self.waiting.clone(), self.keys().of("changes"));
-            let mut news = std::pin::pin!(wait_for_news(link, stream, self.position.unwrap_or_default()));
+            let mut news = std::pin::pin!(wait_for_news(link, stream, self.at().unwrap_or_default()));
             loop {
                 tokio::select! {
                     answered = &mut news => {
@@ -130,7 +127,7 @@ impl<'a> Session<'a> {
                     }
                     _ = looks.tick() => self.push_changes().await?,
                 }
-                if self.position.is_none() {
+                if self.place.is_none() {
                     break;
                 }
             }
@@ -146,7 +143,7 @@ impl<'a> Session<'a> {
                 self.snapshot().await?;
                 continue;
             };
-            if let Some(last) = entries.last().and_then(|entry| entry.id.parse().ok()) {
+            if let Some(last) = entries.last().and_then(Place::of) {
                 self.apply(&entries, last).await?;
             }
             if entries.len() < BATCH {
@@ -156,22 +153,24 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// The next entries of the stream; `None` where the one at our position is gone: there may have been others.
+    /// The next entries of the stream; `None` where the one at our place is gone, or is another one: there may have been
+    /// more that we do not know.
     async fn next_entries(&mut self) -> Result<Option<Vec<StreamId>>, Fault> {
-        let Some(position) = self.position.map(|p| p.to_string()) else { return Ok(None) };
+        let Some(place) = self.place else { return Ok(None) };
+        let position = place.at.to_string();
         let stream = self.keys().of("changes");
         let mut questions = redis::pipe();
         questions.cmd("XRANGE").arg(&stream).arg(&position).arg(&position).arg("COUNT").arg(1);
         questions.cmd("XREAD").arg("COUNT").arg(BATCH).arg("STREAMS").arg(&stream).arg(&position);
         let (here, news): (StreamRangeReply, Option<StreamReadReply>) = questions.query_async(self.link()).await?;
-        if here.ids.is_empty() {
+        if here.ids.first().and_then(Place::of) != Some(place) {
             return Ok(None);
         }
         Ok(Some(news.into_iter().flat_map(|news| news.keys).flat_map(|key| key.ids).collect()))
     }
 
-    async fn apply(&mut self, entries: &[StreamId], last: Position) -> Result<(), Fault> {
-        let waits = i64::try_from(unix_ms()).unwrap_or(0) + self.ahead_ms - i64::try_from(last.ms).unwrap_or(0);
+    async fn apply(&mut self, entries: &[StreamId], last: Place) -> Result<(), Fault> {
+        let waits = i64::try_from(unix_ms()).unwrap_or(0) + self.ahead_ms - i64::try_from(last.at.ms).unwrap_or(0);
         self.status.lag_ms.store(u64::try_from(waits).unwrap_or(0), Relaxed);
         let mut said: BTreeMap<Address, Record> = BTreeMap::new();
         for (address, record) in self.told(entries) {
@@ -182,39 +181,44 @@ impl<'a> Session<'a> {
         self.hear(&self.told(entries), &self.told(entries))?;
         // own changes first: the lines of the others push them out of the feed
         self.push_changes().await?;
-        if self.position.is_none() {
+        if self.place.is_none() {
             return Ok(());
         }
-        let came_back = self.came_back(last);
-        let position = last.to_string();
-        let mut notes = vec![(POSITION, position.as_str())];
-        notes.extend(came_back.as_deref().map(|mark| (MARK, mark)));
-        let notes = if self.untold { Vec::new() } else { notes };
+        let Some(came_back) = self.came_back(entries, last.at) else {
+            // its id was passed, and nobody read it: the server that had it is gone
+            self.place = None;
+            return Ok(());
+        };
+        let (place, mark) = (last.to_string(), came_back.map(|mark| mark.to_string()));
+        let mut notes = vec![(NAMESPACE, self.settings.keys.prefix()), (POSITION, place.as_str())];
+        notes.extend(mark.as_deref().map(|mark| (MARK, mark)));
+        let waits = self.untold || self.on_their_way.iter().any(|(_, mark)| mark.is_none());
+        let notes = if waits { Vec::new() } else { notes };
         let merged = self.store.merge(&said, Telling::Each, &notes, now())?;
         self.version = None;
-        self.position = Some(last);
-        self.status.at(last);
+        self.place = Some(last);
+        self.status.at(last.at);
         self.status.applied.fetch_add(merged.changed, Relaxed);
-        if !merged.to_tell.is_empty() {
-            self.tell(&merged.to_tell).await?;
-            self.untold |= self.refused.is_some();
-            if !self.untold {
-                self.store.merge(&[], Telling::Each, &notes, now())?;
-            }
-        }
+        let told = self.tell(&merged.to_tell).await?;
+        self.untold |= self.refused.is_some() && !merged.to_tell.is_empty();
+        self.on_their_way.extend(told.map(|at| (at, None)));
         Ok(())
     }
 
-    /// The mark that holds, now that the stream up to `position` is here.
-    fn came_back(&mut self, position: Position) -> Option<String> {
+    /// The mark that holds (if it is another one), now that the stream up to `position` is here, `entries` last; `None` where
+    /// something that was told is not among them.
+    fn came_back(&mut self, entries: &[StreamId], position: Position) -> Option<Option<Mark>> {
         let mut mark = None;
-        while let Some((_, pushed)) = self.on_their_way.pop_front_if(|(at, _)| *at <= position) {
-            mark = Some(pushed);
+        while let Some((at, pushed)) = self.on_their_way.pop_front_if(|(at, _)| *at <= position) {
+            if !entries.iter().any(|entry| entry.id.parse() == Ok(at)) {
+                return None;
+            }
+            mark = pushed.or(mark);
         }
         if self.on_their_way.is_empty() {
             mark.clone_from(&self.mark);
         }
-        mark.map(|mark| mark.to_string())
+        Some(mark)
     }
 
     /// Tells the fleet what was changed here since the last look.
@@ -234,7 +238,7 @@ impl<'a> Session<'a> {
             None => None,
         };
         let Some(own) = own else {
-            self.position = None;
+            self.place = None;
             return Ok(());
         };
         let (mut records, mut reports, mut filters) = (Vec::new(), Vec::new(), Vec::new());
@@ -244,7 +248,7 @@ impl<'a> Session<'a> {
                 OwnChange::Report(report) => reports.push(report),
                 OwnChange::Filter(filter) => filters.push(filter),
                 OwnChange::Everything => {
-                    self.position = None;
+                    self.place = None;
                     return Ok(());
                 }
             }
@@ -254,7 +258,7 @@ impl<'a> Session<'a> {
             return Ok(());
         }
         if let Some(at) = told.into_iter().max().flatten() {
-            self.on_their_way.push_back((at, own.mark.clone()));
+            self.on_their_way.push_back((at, Some(own.mark.clone())));
         }
         self.mark = Some(own.mark);
         if !own.more {
@@ -283,7 +287,7 @@ impl<'a> Session<'a> {
         self.version = None;
         self.status.can_push(&self.settings.url);
         if std::mem::take(&mut self.untold) {
-            self.position = None;
+            self.place = None;
         }
         Ok(true)
     }
@@ -312,25 +316,27 @@ impl<'a> Session<'a> {
         Ok(None)
     }
 
-    /// Notes that everything up to `position` is here, and the own changes up to `mark` are there.
-    pub(super) fn settle(&mut self, position: Position, mark: Mark, telling: Telling) -> Result<(), Fault> {
-        let (at, marked) = (position.to_string(), mark.to_string());
-        let notes = [
-            (NAMESPACE, self.settings.keys.prefix()),
-            (POSITION, at.as_str()),
-            (MARK, marked.as_str()),
-            (RUN, self.run.as_str()),
-        ];
+    /// Notes that everything up to `place` is here, and the own changes up to `mark` are there; where something was told,
+    /// only once the last of it, at `told`, came back.
+    pub(super) fn settle(
+        &mut self,
+        place: Place,
+        mark: Mark,
+        telling: Telling,
+        told: Option<Position>,
+    ) -> Result<(), Fault> {
+        let (at, marked) = (place.to_string(), mark.to_string());
+        let notes = [(NAMESPACE, self.settings.keys.prefix()), (POSITION, at.as_str()), (MARK, marked.as_str())];
         self.untold = self.refused.is_some();
-        let notes = if self.untold { &[] } else { notes.as_slice() };
+        let notes = if self.untold || told.is_some() { &[] } else { notes.as_slice() };
         match telling {
             Telling::Later => self.store.tell_all(notes)?,
             _ => drop(self.store.merge(&[], telling, notes, now())?),
         }
-        self.on_their_way.clear();
+        self.on_their_way = told.map(|at| (at, None)).into_iter().collect();
         self.version = None;
-        (self.position, self.mark) = (Some(position), Some(mark));
-        self.status.at(position);
+        (self.place, self.mark) = (Some(place), Some(mark));
+        self.status.at(place.at);
         self.status.is_in_sync();
         Ok(())
     }
@@ -356,6 +362,10 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    fn at(&self) -> Option<Position> {
+        self.place.map(|place| place.at)
+    }
+
     pub(super) fn keys(&self) -> &'a Keys {
         &self.settings.keys
     }
@@ -372,15 +382,6 @@ async fn wait_for_news(mut link: Link, stream: String, position: Position) -> Re
     question.arg("STREAMS").arg(stream).arg(position.to_string());
     let _: redis::Value = question.query_async(&mut link).await?;
     Ok(())
-}
-
-/// The run of the server; nothing for a cluster, which has many.
-async fn run_of(link: &mut Link) -> Result<String, Fault> {
-    if matches!(link, Link::Cluster(_)) {
-        return Ok(String::new());
-    }
-    let text: String = redis::cmd("INFO").arg("server").query_async(link).await?;
-    Ok(text.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().trim().to_owned())
 }
 
 /// Whether the store answered, and refused: it is read-only, or out of memory.

@@ -3,7 +3,7 @@
 //! had.
 
 use super::Fault;
-use super::position::Position;
+use super::position::{Place, Position};
 use super::session::{Session, is_refusal, now};
 use super::share::{self, FILTERS, REPORTS, Shared, TELLER};
 use super::sort::{Page as Pairs, Sorted, Sorter};
@@ -52,14 +52,13 @@ impl Session<'_> {
         let mark = self.store.mark()?;
         let sorted = self.scan().await?;
         let is_new = self.store.known_after("", 1)?.is_empty();
-        let Done { changed, told, telling } =
+        let Done { changed, told, telling, mut last } =
             if is_new { self.fill(sorted, &mark).await? } else { self.compare(sorted).await? };
         self.hear_all().await?;
-        self.tell(&self.store.removed_by_filter()?).await?;
-        self.tell_reports().await?;
+        last = last.max(self.tell(&self.store.removed_by_filter()?).await?).max(self.tell_reports().await?);
         self.end_turn().await?;
         self.status.applied.fetch_add(changed, Relaxed);
-        self.settle(anchor, mark, telling)?;
+        self.settle(anchor, mark, telling, last)?;
         self.status.snapshots.fetch_add(1, Relaxed);
         let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         tracing::info!(changed, told, ms, "This relay and the fleet's store know the same.");
@@ -68,7 +67,7 @@ impl Session<'_> {
 
     /// Joins what the store has with all that is known here.
     async fn compare(&mut self, mut sorted: Sorted) -> Result<Done, Fault> {
-        let (mut cursor, mut done) = (String::new(), Done { changed: 0, told: 0, telling: Telling::Each });
+        let (mut cursor, mut done) = (String::new(), Done::so_far(Telling::Each));
         loop {
             let window = self.window(&mut sorted, &cursor)?;
             self.join(&window.records, &mut done).await?;
@@ -84,7 +83,7 @@ impl Session<'_> {
     /// Takes in what the store has where nothing was known here up to `mark`. What a command or an event writes meanwhile
     /// is in the feed, and told by it.
     async fn fill(&mut self, mut sorted: Sorted, mark: &Mark) -> Result<Done, Fault> {
-        let mut done = Done { changed: 0, told: 0, telling: Telling::Later };
+        let mut done = Done::so_far(Telling::Later);
         let status = self.status;
         let mut broken = None;
         let mut said = std::iter::from_fn(|| {
@@ -127,23 +126,26 @@ impl Session<'_> {
         if done.told > MANY {
             self.take_turn().await?;
         }
-        self.tell(&merged.to_tell).await?;
+        done.last = done.last.max(self.tell(&merged.to_tell).await?);
         Ok(())
     }
 
     /// The newest place of the stream. One that is empty gets an entry, so that there is a place.
-    async fn anchor(&mut self) -> Result<Position, Fault> {
+    async fn anchor(&mut self) -> Result<Place, Fault> {
         let stream = self.keys().of("changes");
-        let mut question = redis::cmd("XREVRANGE");
-        question.arg(&stream).arg("+").arg("-").arg("COUNT").arg(1);
-        let newest: StreamRangeReply = question.query_async(self.link()).await?;
-        if let Some(position) = newest.ids.first().and_then(|entry| entry.id.parse().ok()) {
-            return Ok(position);
+        for _ in 0..2 {
+            let mut question = redis::cmd("XREVRANGE");
+            question.arg(&stream).arg("+").arg("-").arg("COUNT").arg(1);
+            let newest: StreamRangeReply = question.query_async(self.link()).await?;
+            if let Some(place) = newest.ids.first().and_then(Place::of) {
+                return Ok(place);
+            }
+            let mut question = redis::cmd("XADD");
+            question.arg(&stream).arg("*").arg(TELLER).arg(&self.settings.relay.name);
+            let _: String = question.query_async(self.link()).await?;
         }
-        let mut question = redis::cmd("XADD");
-        question.arg(&stream).arg("*").arg(TELLER).arg(&self.settings.relay.name);
-        let id: String = question.query_async(self.link()).await?;
-        Ok(id.parse().unwrap_or_default())
+        let why = (redis::ErrorKind::UnexpectedReturnType, "the stream of changes does not keep an entry");
+        Err(redis::RedisError::from(why).into())
     }
 
     /// All records, in the order of their addresses. A thread sorts while the store is asked for more.
@@ -190,15 +192,15 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Tells all reports that are kept here.
-    pub(super) async fn tell_reports(&mut self) -> Result<(), Fault> {
-        let mut after = 0;
+    /// Tells all reports that are kept here; where in the stream the last stands that the fleet did not know.
+    pub(super) async fn tell_reports(&mut self) -> Result<Option<Position>, Fault> {
+        let (mut after, mut told) = (0, None);
         loop {
             let own = self.store.full_reports(after, SCAN)?;
-            let Some((last, _)) = own.last() else { return Ok(()) };
+            let Some((last, _)) = own.last() else { return Ok(told) };
             after = *last;
             let own: Vec<FullReport> = own.into_iter().map(|(_, report)| report).collect();
-            self.tell(&own).await?;
+            told = told.max(self.tell(&own).await?);
         }
     }
 
@@ -283,6 +285,14 @@ struct Done {
     changed: u64,
     told: usize,
     telling: Telling,
+    /// Where in the stream the last of what was told stands.
+    last: Option<Position>,
+}
+
+impl Done {
+    fn so_far(telling: Telling) -> Self {
+        Self { changed: 0, told: 0, telling, last: None }
+    }
 }
 
 /// An address that the store may not know.
