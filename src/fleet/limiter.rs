@@ -2,6 +2,7 @@
 //! then, and at once while the store is away, this relay's own meters answer, by its share of each limit. A question
 //! never connects: that is the [`Keeper`](super::Keeper)'s.
 
+use super::link::in_words;
 use super::script::{CHARGE, arguments, outcome};
 use super::{Keys, Link};
 use crate::meters::{Charge, Meters, Outcome};
@@ -115,7 +116,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Late => f.write_str("it does not answer in time"),
-            Self::Said(error) => error.fmt(f),
+            Self::Said(error) => f.write_str(&in_words(error)),
         }
     }
 }

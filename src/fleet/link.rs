@@ -10,7 +10,7 @@ use redis::cluster_async::ClusterConnection;
 use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, FromRedisValue, Pipeline, RedisFuture, RedisResult,
+    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, FromRedisValue, Pipeline, RedisError, RedisFuture, RedisResult,
     TlsCertificates, TlsMode, Value,
 };
 use std::io;
@@ -41,6 +41,17 @@ pub enum Link {
 /// The file, and why it cannot be read.
 pub fn authority(file: &Path) -> io::Result<Vec<u8>> {
     std::fs::read(file).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", file.display())))
+}
+
+/// An error of the store in words, with what to change where that is plain.
+pub(super) fn in_words(error: &RedisError) -> String {
+    use redis::{ErrorKind, ServerErrorKind as Server};
+    match error.kind() {
+        ErrorKind::Server(Server::Moved | Server::Ask | Server::CrossSlot | Server::ClusterDown) => {
+            format!("{error} (it is a node of a cluster: a URL that begins with redis+cluster:// finds the right one)")
+        }
+        _ => error.to_string(),
+    }
 }
 
 /// Connects to the store. `ca` is the certificate (PEM) of the authority that signed the server's, in place of the

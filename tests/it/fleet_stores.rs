@@ -212,3 +212,35 @@ fn a_cluster_has_them_all_in_one_slot() {
     cluster.signal(Signal::STOP);
     rides_out(&home, &[], || cluster.signal(Signal::CONT));
 }
+
+#[test]
+fn a_node_that_has_not_the_slot_is_away_until_it_has() {
+    let cluster = Valkey::cluster();
+    let neighbour = cluster.cluster_neighbour();
+    let slot: u16 = cluster.ask(&["CLUSTER", "KEYSLOT", "{gatepost}"]).unwrap();
+    let (home, _daemon) = shared(&format!("redis://127.0.0.1:{}", cluster.port()), "");
+    let give = |id: &str| {
+        for node in [&neighbour, &cluster] {
+            let _: () = node.ask(&["CLUSTER", "SETSLOT", &slot.to_string(), "NODE", id]).unwrap();
+        }
+    };
+    cluster.until_info("cluster", "cluster_known_nodes:2");
+    let _: () = cluster.ask(&["FLUSHALL"]).unwrap();
+    give(&neighbour.cluster_id());
+    rides_out(&home, &["Moved", "redis+cluster://"], || give(&cluster.cluster_id()));
+}
+
+#[test]
+fn a_store_that_reads_its_data_is_away() {
+    let slow =
+        ["--rdbcompression", "no", "--key-load-delay", "200000", "--loading-process-events-interval-bytes", "1024"];
+    let mut valkey = Valkey::start(&[FORGETFUL, &slow].concat());
+    let (home, _daemon) = shared(&valkey.url(), "");
+    for n in 0..40 {
+        let _: () = valkey.ask(&["SET", &format!("key{n}"), &"x".repeat(2000)]).unwrap();
+    }
+    let _: () = valkey.ask(&["SAVE"]).unwrap();
+    valkey.kill();
+    valkey.begin();
+    rides_out(&home, &["loading the dataset"], || ());
+}

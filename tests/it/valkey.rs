@@ -44,7 +44,7 @@ impl Valkey {
     }
 
     /// Starts a node of a cluster, alone and without slots.
-    pub fn cluster_node() -> Self {
+    fn cluster_node() -> Self {
         let bus = ports::free().to_string();
         Self::start(&[FORGETFUL, &["--cluster-enabled", "yes", "--cluster-port", &bus]].concat())
     }
@@ -57,14 +57,26 @@ impl Valkey {
         node
     }
 
+    /// Starts a further node of the cluster of this one, without slots.
+    pub fn cluster_neighbour(&self) -> Self {
+        let (node, bus) = (Self::cluster_node(), self.options.last().expect("its bus"));
+        let _: () = node.ask(&["CLUSTER", "MEET", "127.0.0.1", &self.port.to_string(), bus]).unwrap();
+        node.until_info("cluster", "cluster_state:ok");
+        node
+    }
+
     /// Starts a node that follows this one in its cluster.
     pub fn cluster_replica(&self) -> Self {
-        let replica = Self::cluster_node();
-        let (id, bus): (String, _) = (self.ask(&["CLUSTER", "MYID"]).unwrap(), self.options.last().expect("its bus"));
-        let _: () = replica.ask(&["CLUSTER", "MEET", "127.0.0.1", &self.port.to_string(), bus]).unwrap();
+        let replica = self.cluster_neighbour();
+        let id = self.cluster_id();
         wait::until("the replica to follow", wait::LONG, || replica.ask::<()>(&["CLUSTER", "REPLICATE", &id]).ok());
         replica.until_info("replication", "master_link_status:up");
         replica
+    }
+
+    /// The name of a node in its cluster.
+    pub fn cluster_id(&self) -> String {
+        self.ask(&["CLUSTER", "MYID"]).unwrap()
     }
 
     /// Starts a replica, which is in step.
@@ -101,11 +113,16 @@ impl Valkey {
 
     /// Runs it (again), and waits until it answers.
     pub fn run(&mut self) {
+        self.begin();
+        wait::until("redis-server", wait::LONG, || self.ask::<String>(&["PING"]).ok());
+    }
+
+    /// Runs it (again).
+    pub fn begin(&mut self) {
         let mut command = Command::new("redis-server");
         command.args(&self.options).args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--dir"]);
         command.arg(self.dir.path()).stdin(Stdio::null()).stdout(Stdio::null());
         self.child = Some(command.spawn().expect("redis-server of Debian's package of that name"));
-        wait::until("redis-server", wait::LONG, || self.ask::<String>(&["PING"]).ok());
     }
 
     /// Its port.

@@ -18,6 +18,7 @@ mod sweep;
 pub use migrate::{Direction, Migrated, migrate};
 pub use status::{Seen, Status};
 
+use super::link::in_words;
 use super::{Keys, Relay, StoreUrl};
 use crate::store::StoreError;
 use session::Session;
@@ -58,7 +59,7 @@ pub struct Sync {
 /// What ends a session.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Fault {
-    #[error("{0}")]
+    #[error("{}", in_words(.0))]
     Fleet(#[from] redis::RedisError),
     #[error("{0}")]
     Own(#[from] StoreError),
