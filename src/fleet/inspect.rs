@@ -59,7 +59,8 @@ pub fn inspect(url: &StoreUrl, ca: Option<&[u8]>, keys: &Keys) -> Result<Inspect
 async fn look(url: &StoreUrl, ca: Option<&[u8]>, keys: &Keys) -> RedisResult<Inspection> {
     let mut link = connect(url, ca, PATIENCE).await?;
     let info = link.ask_holder(keys, &cmd("INFO")).await?;
-    // It sets a key only where it is there, which it is not: everything that can stand in the way of a write does.
+    // It sets a key only where it is there, which it is not: what can stand in the way of a write does, but for a right to
+    // other commands.
     let set = cmd("SET").arg(keys.of("doctor")).arg("").arg("XX").query_async::<Value>(&mut link).await;
     let save = link.ask_holder::<(String, String)>(keys, cmd("CONFIG").arg("GET").arg("save")).await;
     Ok(Inspection {

@@ -66,6 +66,23 @@ pub struct OwnChanges {
 }
 
 impl Reader {
+    /// Until when (mail of what time) full mailboxes were contradicted here, as far back as the feed goes: nothing else of
+    /// this relay remembers it.
+    ///
+    /// # Errors
+    /// Trouble with the database.
+    pub fn taken_back(&self) -> Result<Vec<(Address, Record)>, StoreError> {
+        let sql = "SELECT address, max(taken) FROM change WHERE taken IS NOT NULL GROUP BY address";
+        let read = |row: &Row<'_>| -> rusqlite::Result<(String, i64)> { Ok((row.get(0)?, row.get(1)?)) };
+        let rows = self
+            .db
+            .prepare_cached(sql)
+            .and_then(|mut s| s.query_map([], read)?.collect::<Result<Vec<_>, _>>())
+            .map_err(|e| self.error(&e))?;
+        let taken = |(address, at): (String, i64)| Some((Address::parse(&address).ok()?, Record::taken_back(at)));
+        Ok(rows.into_iter().filter_map(taken).collect())
+    }
+
     /// All that the list says of a canonical address.
     ///
     /// # Errors
@@ -199,9 +216,9 @@ impl Store {
         Ok(merged)
     }
 
-    /// Takes in at most `most` of what others say, in the order of their addresses, into a list that knows nothing yet. Each
-    /// is read when it is written: millions go through little memory. How many addresses are known by it, and how many
-    /// were read.
+    /// Takes in at most `most` of what others say, in the order of their addresses, into a list that knew nothing up to
+    /// `mark`. Each is read when it is written: millions go through little memory. How many addresses are known by it;
+    /// `None`, and nothing was read, where the list was changed since `mark`.
     ///
     /// # Errors
     /// Trouble with the database; then nothing was changed.
@@ -210,12 +227,14 @@ impl Store {
         said: &mut dyn Iterator<Item = (Address, Record)>,
         most: usize,
         now: i64,
-    ) -> Result<(u64, usize), StoreError> {
-        let (mut merged, mut read) = (Merged::default(), 0);
+        mark: &Mark,
+    ) -> Result<Option<u64>, StoreError> {
+        let (mut merged, mut is_as_it_was) = (Merged::default(), false);
         self.write(|tx, reader| {
+            is_as_it_was = reader.mark()? == *mark;
+            let most = if is_as_it_was { most } else { 0 };
             let mut inserting = Inserting::into(tx)?;
             for (address, record) in said.take(most) {
-                read += 1;
                 if let Some(version) = record.removal() {
                     bury(tx, address.as_str(), version)?;
                 }
@@ -230,7 +249,7 @@ impl Store {
             }
             Ok(())
         })?;
-        Ok((merged.changed, read))
+        Ok(is_as_it_was.then_some(merged.changed))
     }
 
     /// Has the index read the whole list, and remembers `notes` with it.

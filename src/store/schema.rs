@@ -126,6 +126,7 @@ const MIGRATIONS: &[&str] = &[
     ALTER TABLE held ADD COLUMN mail_time INTEGER;
     ALTER TABLE held ADD COLUMN echo INTEGER;
     ALTER TABLE removed ADD COLUMN version INTEGER;
+    CREATE INDEX removed_until ON removed (until);
     ALTER TABLE change ADD COLUMN fleet INTEGER;
     ALTER TABLE change ADD COLUMN taken INTEGER;
     CREATE TABLE fleet (

@@ -197,9 +197,10 @@ impl Store {
                    (SELECT id FROM entry WHERE expires IS NOT NULL AND expires <= ?1 LIMIT ?2)",
                 params![now, PURGE_ROWS],
             )?;
-            // rows are numbered in the order of their time: the first one that still stands ends the search
-            let first = "coalesce((SELECT min(id) FROM removed WHERE until > ?1), 9223372036854775807)";
-            tx.execute(&format!("DELETE FROM removed WHERE until <= ?1 AND id < {first}"), [now])?;
+            tx.execute(
+                "DELETE FROM removed WHERE id IN (SELECT id FROM removed WHERE until <= ?1 LIMIT ?2)",
+                params![now, PURGE_ROWS],
+            )?;
             tx.execute("DELETE FROM removed WHERE id <= (SELECT max(id) FROM removed) - ?1", [MAX_REMOVED])?;
             tx.execute("DELETE FROM removed_filter WHERE until <= ?1", [now])?;
             let sql = "DELETE FROM removed_filter WHERE id <= (SELECT max(id) FROM removed_filter) - ?1";

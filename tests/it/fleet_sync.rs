@@ -159,6 +159,26 @@ fn a_store_that_comes_back_empty_is_filled_again_and_nothing_is_forgotten() {
 }
 
 #[test]
+fn while_another_relay_tells_the_store_what_it_lost_the_others_wait_with_theirs() {
+    let valkey = Valkey::start(FORGETFUL);
+    let mut a = Relay::of(&valkey, "a").started();
+    a.suppress(&["add", "old@example.net"]);
+    until_stored(&valkey, 1);
+    a.daemon = None;
+    let _: String = valkey.ask(&["FLUSHALL"]).unwrap();
+    let _: String = valkey.ask(&["SET", "{gatepost}:turn", "other", "PX", "600000"]).unwrap();
+    a.start();
+    // What is new is told all the same.
+    a.suppress(&["add", "new@example.net"]);
+    until_stored(&valkey, 1);
+    let new: Option<String> = valkey.ask(&["HGET", &entries("new@example.net"), "new@example.net"]).unwrap();
+    assert!(new.is_some() && !a.stderr().contains("know the same"), "{}", a.stderr());
+    let _: i64 = valkey.ask(&["DEL", "{gatepost}:turn"]).unwrap();
+    until_stored(&valkey, 2);
+    a.says("know the same");
+}
+
+#[test]
 fn a_store_that_went_back_in_time_is_told_again() {
     let mut valkey = Valkey::start(FORGETFUL);
     let [a, b] = ["a", "b"].map(|name| Relay::of(&valkey, name).started());
@@ -355,6 +375,56 @@ fn full_mailboxes_count_over_all_relays_and_are_taken_back_by_any() {
     b.forgets("full@example.net", SOON);
     a.ingest(&full("full@example.net", "0109019c-3"));
     b.knows("full@example.net", SOON);
+}
+
+#[test]
+fn what_was_taken_back_is_so_for_a_store_that_went_back_in_time() {
+    let mut valkey = Valkey::start(FORGETFUL);
+    let [a, b] = ["a", "b"].map(|name| {
+        let relay = Relay::of(&valkey, name);
+        relay.home.write_policy("policy.toml", FULL);
+        relay.started()
+    });
+    let address = "full@example.net";
+    a.ingest(&full(address, "0109019c-1"));
+    a.ingest(&full(address, "0109019c-2"));
+    b.knows(address, SOON);
+    let _: String = valkey.ask(&["SAVE"]).unwrap();
+    let mut delivered = delivery(address);
+    delivered["mail"]["messageId"] = "0109019c-1".into();
+    b.ingest(&delivered);
+    a.forgets(address, SOON);
+    valkey.kill();
+    valkey.run();
+    wait::until("the store to be told again", wait::LONG, || {
+        let record: String = valkey.ask(&["HGET", &entries(address), address]).ok()?;
+        (record.contains("\nt\t") && !record.contains("\ne\t")).then_some(())
+    });
+    for relay in [&a, &b] {
+        wait::until("everything to be read", wait::LONG, || {
+            (relay.stderr().matches("know the same").count() >= 2).then_some(())
+        });
+        relay.forgets(address, wait::LONG);
+    }
+}
+
+#[test]
+fn what_was_read_holds_though_the_reading_did_not_come_to_its_end() {
+    let valkey = Valkey::start(FORGETFUL);
+    let a = Relay::of(&valkey, "a").started();
+    a.suppress(&["add", "one@example.net"]);
+    until_stored(&valkey, 1);
+    // All but what reads the reports, which come last.
+    let _: () = valkey.ask(&["ACL", "SETUSER", "half", "on", ">s3cret", "~*", "+@all", "-hscan"]).unwrap();
+    valkey.signal(Signal::STOP);
+    let url = format!("redis://half:s3cret@127.0.0.1:{}/0", valkey.port());
+    let b = Relay::at(&url, "b", "gatepost").started();
+    b.says("does not know the fleet's list yet");
+    valkey.signal(Signal::CONT);
+    b.knows("one@example.net", wait::LONG);
+    assert!(!b.stderr().contains("know the same"), "{}", b.stderr());
+    let _: () = valkey.ask(&["ACL", "SETUSER", "half", "+hscan"]).unwrap();
+    b.says("know the same");
 }
 
 #[test]

@@ -67,6 +67,9 @@ pub(super) enum Fault {
     Sort(#[from] io::Error),
     #[error("the database was replaced by another one")]
     Replaced,
+    /// What the name may lead away from by now.
+    #[error("the store is read-only")]
+    Replica,
 }
 
 impl Sync {
@@ -99,7 +102,7 @@ impl Sync {
         &self.status
     }
 
-    /// Ends the thread and waits for it: as long as a transaction takes.
+    /// Ends the thread and waits for it: as long as a transaction takes, or the end of a sorted run.
     pub fn stop(&self) {
         self.stop.cancel();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -119,12 +122,15 @@ async fn follow(settings: &Settings, status: &Status) {
     let mut ceiling = FIRST_PAUSE;
     loop {
         let began = Instant::now();
-        let fault = match Session::begin(settings, status).await {
+        let (fault, was_in_step) = match Session::begin(settings, status).await {
             Ok(session) => session.run().await,
-            Err(fault) => fault,
+            Err(fault) => (fault, false),
         };
-        status.away(&settings.url, &fault);
-        if began.elapsed() > LONGEST_PAUSE {
+        if !matches!(fault, Fault::Replica) {
+            status.away(&settings.url, &fault);
+        }
+        // one that could not be brought into step would read everything again and again
+        if was_in_step && began.elapsed() > LONGEST_PAUSE {
             ceiling = FIRST_PAUSE;
         }
         // not all relays at once

@@ -28,10 +28,11 @@ pub(super) struct Pusher<'a> {
 }
 
 /// What the store took.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Pushed {
-    /// The place of the last in the stream, unless the fleet knew all of it.
-    pub(super) last: Option<Position>,
+    /// Where in the stream it stands, by the last of each call of the script: a call reaches a replica whole, or not at
+    /// all.
+    pub(super) places: Vec<Position>,
     /// How many things the fleet knew less of.
     pub(super) written: u64,
 }
@@ -48,7 +49,7 @@ impl<'a> Pusher<'a> {
             let mut left: Vec<&T> = batch.iter().collect();
             for _ in 0..TRIES {
                 let (told, changed) = self.try_batch(&left).await?;
-                pushed.last = pushed.last.max(told.last);
+                pushed.places.extend(told.places);
                 pushed.written += told.written;
                 left.retain(|thing| changed.contains(&thing.name()));
                 if left.is_empty() {
@@ -75,6 +76,15 @@ impl<'a> Pusher<'a> {
             let _: redis::Value = script.invoke_async(&mut self.link).await?;
         }
         Ok(())
+    }
+
+    /// Whether the store takes changes: it is not read-only, has memory, and lets this user do it.
+    pub(super) async fn probe(&mut self) -> Result<(), Fault> {
+        let mut question = redis::cmd("SET");
+        question.arg(self.keys.of("probe")).arg(&self.relay.name).arg("PX").arg(1);
+        let _: () = question.query_async(&mut self.link).await?;
+        // what is not there is taken out
+        self.drop_these(&self.keys.of("probed"), &[(b"-".to_vec(), Vec::new())]).await
     }
 
     /// Tells what nobody else changes at this moment; the names of the others.
@@ -104,7 +114,7 @@ impl<'a> Pusher<'a> {
         }
         let answer: RedisResult<(Option<String>, Vec<String>)> = script.invoke_async(&mut self.link).await;
         let (told, changed) = answer?;
-        let last = told.and_then(|id| id.parse().ok());
-        Ok((Pushed { last, written: count - changed.len() as u64 }, changed))
+        let places = told.and_then(|id| id.parse().ok()).into_iter().collect();
+        Ok((Pushed { places, written: count - changed.len() as u64 }, changed))
     }
 }

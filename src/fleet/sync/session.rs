@@ -4,7 +4,7 @@
 
 use super::position::{Place, Position};
 use super::push::Pusher;
-use super::share::{self, Shared, VALUE};
+use super::share::{self, Shared, TELLER, VALUE};
 use super::sort::Pair;
 use super::status::{Status, unix_ms, unix_seconds};
 use super::sweep::Sweep;
@@ -28,8 +28,12 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How long a session with a server that is read-only goes on: it follows what others tell.
 const REPLICA: Duration = Duration::from_secs(30);
 
-/// How long a push that the store refused waits for its next try.
-const PUSH_RETRY: Duration = Duration::from_secs(1);
+/// How long a push that the store refused waits for its next try, and at most once that was refused as well.
+const PUSH_RETRY: Duration = Duration::from_millis(500);
+const LONGEST_PUSH_RETRY: Duration = Duration::from_secs(60);
+
+/// How often a relay that left something untold asks whether it is its turn.
+const TURN_RETRY: Duration = Duration::from_secs(1);
 
 /// Entries of the stream, and lines of the feed, that are taken at once.
 const BATCH: usize = 500;
@@ -39,6 +43,7 @@ const FEED_BATCH: usize = 2_000;
 const NAMESPACE: &str = "namespace";
 const POSITION: &str = "position";
 const MARK: &str = "mark";
+const UNTOLD: &str = "untold";
 
 pub(super) struct Session<'a> {
     pub(super) settings: &'a Settings,
@@ -51,20 +56,40 @@ pub(super) struct Session<'a> {
     place: Option<Place>,
     /// Up to where the own changes were pushed.
     mark: Option<Mark>,
-    /// Where in the stream stands what was told, with the mark that holds once it came back; without one, what was told is
-    /// no change that the feed has.
-    on_their_way: VecDeque<(Position, Option<Mark>)>,
+    /// What was told and has not come back by the stream.
+    on_their_way: VecDeque<OnItsWay>,
+    /// Up to where the own changes came back.
+    returned: Option<Mark>,
     /// The database as it was when the feed was last read to its end.
     version: Option<i64>,
     began: Instant,
     /// When the store last refused a change.
     refused: Option<Instant>,
-    /// Whether what others said should have been answered meanwhile.
-    untold: bool,
+    /// How long it waits for its next try.
+    retry: Duration,
+    /// Whether this relay knows what the store was not told, and the feed does not have: everything is to be compared.
+    pub(super) untold: bool,
+    /// When this relay last asked for its turn.
+    asked: Instant,
     /// The store's clock less ours, milliseconds.
     ahead_ms: i64,
-    pub(super) has_turn: bool,
+    pub(super) owns_turn: bool,
     pub(super) sweep: Sweep,
+}
+
+/// Something that was told.
+struct OnItsWay {
+    at: Position,
+    /// Whether the feed of this relay has it, and tells it again where it does not come back.
+    is_in_feed: bool,
+    /// Up to where the own changes are there once this has come back.
+    mark: Option<Mark>,
+}
+
+impl OnItsWay {
+    fn reply(at: Position) -> Self {
+        Self { at, is_in_feed: false, mark: None }
+    }
 }
 
 impl<'a> Session<'a> {
@@ -79,6 +104,7 @@ impl<'a> Session<'a> {
         let noted = |name| -> Result<Option<String>, Fault> { Ok(store.noted(name)?.filter(|_| is_ours)) };
         let place: Option<Place> = noted(POSITION)?.and_then(|text| text.parse().ok());
         let mark = noted(MARK)?.and_then(|text| text.parse().ok());
+        let untold = noted(UNTOLD)?.is_some_and(|text| !text.is_empty());
         let pusher = Pusher::new(link, &settings.keys, &settings.relay, status);
         if let Some(place) = place {
             status.at(place.at);
@@ -94,27 +120,31 @@ impl<'a> Session<'a> {
             place,
             mark,
             on_their_way: VecDeque::new(),
+            returned: None,
             version: None,
             began: Instant::now(),
             refused: None,
-            untold: false,
+            retry: PUSH_RETRY,
+            untold,
+            asked: Instant::now(),
             ahead_ms,
-            has_turn: false,
+            owns_turn: false,
             sweep: Sweep::default(),
         })
     }
 
-    /// Keeps this relay and the fleet in step until something ends it.
-    pub(super) async fn run(mut self) -> Fault {
+    /// Keeps this relay and the fleet in step until something ends it; and whether they were.
+    pub(super) async fn run(mut self) -> (Fault, bool) {
         match self.keep_in_step().await {
             Ok(never) => match never {},
-            Err(fault) => fault,
+            Err(fault) => (fault, self.place.is_some()),
         }
     }
 
     async fn keep_in_step(&mut self) -> Result<std::convert::Infallible, Fault> {
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        self.tell_index(&[])?;
         loop {
             self.catch_up().await?;
             let (link, stream) = (self.waiting.clone(), self.keys().of("changes"));
@@ -125,7 +155,10 @@ impl<'a> Session<'a> {
                         answered?;
                         break;
                     }
-                    _ = looks.tick() => self.push_changes().await?,
+                    _ = looks.tick() => {
+                        self.push_changes().await?;
+                        self.take_up().await?;
+                    }
                 }
                 if self.place.is_none() {
                     break;
@@ -143,6 +176,10 @@ impl<'a> Session<'a> {
                 self.snapshot().await?;
                 continue;
             };
+            if !self.came_back(&entries) {
+                self.place = None;
+                continue;
+            }
             if let Some(last) = entries.last().and_then(Place::of) {
                 self.apply(&entries, last).await?;
             }
@@ -184,45 +221,42 @@ impl<'a> Session<'a> {
         if self.place.is_none() {
             return Ok(());
         }
-        let Some(came_back) = self.came_back(entries, last.at) else {
-            // its id was passed, and nobody read it: the server that had it is gone
-            self.place = None;
-            return Ok(());
-        };
-        let (place, mark) = (last.to_string(), came_back.map(|mark| mark.to_string()));
-        let mut notes = vec![(NAMESPACE, self.settings.keys.prefix()), (POSITION, place.as_str())];
-        notes.extend(mark.as_deref().map(|mark| (MARK, mark)));
-        let waits = self.untold || self.on_their_way.iter().any(|(_, mark)| mark.is_none());
-        let notes = if waits { Vec::new() } else { notes };
+        // a reply is not in the feed: until it came back, this place is where a new session begins
+        let waits = self.on_their_way.iter().any(|told| !told.is_in_feed);
+        let (place, mark) = (last.to_string(), self.returned.as_ref().map(Mark::to_string));
+        let notes = if waits { Vec::new() } else { notes(self.keys(), &place, mark.as_deref(), self.untold) };
         let merged = self.store.merge(&said, Telling::Each, &notes, now())?;
         self.version = None;
         self.place = Some(last);
         self.status.at(last.at);
         self.status.applied.fetch_add(merged.changed, Relaxed);
-        let told = self.tell(&merged.to_tell).await?;
-        self.untold |= self.refused.is_some() && !merged.to_tell.is_empty();
-        self.on_their_way.extend(told.map(|at| (at, None)));
+        let told = self.answer(&merged.to_tell).await?;
+        self.on_their_way.extend(told.into_iter().map(OnItsWay::reply));
         Ok(())
     }
 
-    /// The mark that holds (if it is another one), now that the stream up to `position` is here, `entries` last; `None` where
-    /// something that was told is not among them.
-    fn came_back(&mut self, entries: &[StreamId], position: Position) -> Option<Option<Mark>> {
-        let mut mark = None;
-        while let Some((at, pushed)) = self.on_their_way.pop_front_if(|(at, _)| *at <= position) {
-            if !entries.iter().any(|entry| entry.id.parse() == Ok(at)) {
-                return None;
+    /// Whether all that was told is among what the stream has, of which `entries` came now. Where its id was passed and
+    /// it was not there, or there is no more, the server that had it is gone.
+    fn came_back(&mut self, entries: &[StreamId]) -> bool {
+        let relay = self.settings.relay.name.as_bytes();
+        let last = entries.last().and_then(|entry| entry.id.parse::<Position>().ok()).unwrap_or_default();
+        while let Some(OnItsWay { at, mark, .. }) = self.on_their_way.pop_front_if(|told| told.at <= last) {
+            let is_it = |entry: &StreamId| {
+                entry.id.parse() == Ok(at) && entry.get::<Vec<u8>>(TELLER).is_some_and(|teller| teller == relay)
+            };
+            if !entries.iter().any(is_it) {
+                return false;
             }
-            mark = pushed.or(mark);
+            self.returned = mark.or(self.returned.take());
         }
         if self.on_their_way.is_empty() {
-            mark.clone_from(&self.mark);
+            self.returned.clone_from(&self.mark);
         }
-        Some(mark)
+        self.on_their_way.is_empty() || entries.len() == BATCH
     }
 
     /// Tells the fleet what was changed here since the last look.
-    async fn push_changes(&mut self) -> Result<(), Fault> {
+    pub(super) async fn push_changes(&mut self) -> Result<(), Fault> {
         if identity(&self.settings.database).ok() != Some(self.store.file()) {
             return Err(Fault::Replaced);
         }
@@ -254,41 +288,48 @@ impl<'a> Session<'a> {
             }
         }
         let told = [self.tell(&filters).await?, self.tell(&reports).await?, self.tell(&records).await?];
-        if self.refused.is_some() {
-            return Ok(());
-        }
-        if let Some(at) = told.into_iter().max().flatten() {
-            self.on_their_way.push_back((at, Some(own.mark.clone())));
-        }
+        let Some(told) = told.into_iter().collect::<Option<Vec<_>>>() else { return Ok(()) };
+        let mut told: Vec<Position> = told.into_iter().flatten().collect();
+        let last = told.pop().map(|at| OnItsWay { at, is_in_feed: true, mark: Some(own.mark.clone()) });
+        self.on_their_way.extend(told.into_iter().map(|at| OnItsWay { at, is_in_feed: true, mark: None }));
+        self.on_their_way.extend(last);
         self.mark = Some(own.mark);
         if !own.more {
             self.version = Some(version);
+            self.status.can_push(&self.settings.url);
         }
         Ok(())
     }
 
-    /// Whether the store takes changes again, asked now and then. What it was not told while it did not is found by
-    /// comparing everything.
+    /// Compares everything once it is this relay's turn, where it left something untold.
+    async fn take_up(&mut self) -> Result<(), Fault> {
+        if self.untold && self.refused.is_none() && self.asked.elapsed() >= TURN_RETRY {
+            self.asked = Instant::now();
+            if self.has_turn().await? {
+                self.place = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the store takes changes again, asked now and then.
     async fn takes_changes_again(&mut self) -> Result<bool, Fault> {
-        if self.refused.is_some_and(|at| at.elapsed() < PUSH_RETRY) {
+        if self.refused.is_some_and(|at| at.elapsed() < self.retry) {
             return Ok(false);
         }
-        let mut question = redis::cmd("SET");
-        question.arg(self.keys().of("probe")).arg(&self.settings.relay.name).arg("PX").arg(1);
-        match question.query_async::<()>(self.link()).await {
+        match self.pusher.probe().await {
             Ok(()) => {}
-            Err(error) if is_refusal(&error) && !self.leads_to_a_replica(&error) => {
+            Err(Fault::Fleet(error)) if is_refusal(&error) => {
+                if self.leads_to_a_replica(&error) {
+                    return Err(Fault::Replica);
+                }
                 self.refused = Some(Instant::now());
                 return Ok(false);
             }
-            Err(error) => return Err(error.into()),
+            Err(fault) => return Err(fault),
         }
         self.refused = None;
         self.version = None;
-        self.status.can_push(&self.settings.url);
-        if std::mem::take(&mut self.untold) {
-            self.place = None;
-        }
         Ok(true)
     }
 
@@ -299,45 +340,66 @@ impl<'a> Session<'a> {
         is_read_only && self.began.elapsed() > REPLICA
     }
 
-    /// Tells the fleet. What the store refuses is told once it takes changes; a store that is away ends the session.
-    pub(super) async fn tell<T: Shared>(&mut self, things: &[T]) -> Result<Option<Position>, Fault> {
+    /// Tells the fleet; where in the stream it stands, what the fleet did not know. `None` where the store takes no changes; one
+    /// that is away ends the session.
+    async fn tell<T: Shared>(&mut self, things: &[T]) -> Result<Option<Vec<Position>>, Fault> {
         if things.is_empty() {
+            return Ok(Some(Vec::new()));
+        }
+        if self.refused.is_some() {
             return Ok(None);
         }
-        if self.refused.is_none() {
-            match self.pusher.push(things).await {
-                Err(Fault::Fleet(error)) if is_refusal(&error) => {
-                    self.status.cannot_push(&self.settings.url, &error);
-                    self.refused = Some(Instant::now());
-                }
-                pushed => return Ok(pushed?.last),
+        match self.pusher.push(things).await {
+            Err(Fault::Fleet(error)) if is_refusal(&error) => {
+                self.is_refused(&error);
+                self.retry = (self.retry * 2).min(LONGEST_PUSH_RETRY);
+                Ok(None)
+            }
+            pushed => {
+                self.retry = PUSH_RETRY;
+                Ok(Some(pushed?.places))
             }
         }
-        Ok(None)
     }
 
-    /// Notes that everything up to `place` is here, and the own changes up to `mark` are there; where something was told,
-    /// only once the last of it, at `told`, came back.
-    pub(super) fn settle(
-        &mut self,
-        place: Place,
-        mark: Mark,
-        telling: Telling,
-        told: Option<Position>,
-    ) -> Result<(), Fault> {
+    /// The store takes no changes.
+    pub(super) fn is_refused(&mut self, error: &redis::RedisError) {
+        self.status.cannot_push(&self.settings.url, error);
+        self.refused = Some(Instant::now());
+    }
+
+    /// Tells the fleet what the feed does not have. What the store does not take is found later, by comparing everything.
+    pub(super) async fn answer<T: Shared>(&mut self, things: &[T]) -> Result<Vec<Position>, Fault> {
+        let told = self.tell(things).await?;
+        self.untold |= told.is_none();
+        Ok(told.unwrap_or_default())
+    }
+
+    /// Notes that everything up to `place` is here, and the own changes up to `mark` are there; with what was told, which
+    /// has to come back.
+    pub(super) fn settle(&mut self, place: Place, mark: Mark, told: Vec<Position>) -> Result<(), Fault> {
         let (at, marked) = (place.to_string(), mark.to_string());
-        let notes = [(NAMESPACE, self.settings.keys.prefix()), (POSITION, at.as_str()), (MARK, marked.as_str())];
-        self.untold = self.refused.is_some();
-        let notes = if self.untold || told.is_some() { &[] } else { notes.as_slice() };
-        match telling {
-            Telling::Later => self.store.tell_all(notes)?,
-            _ => drop(self.store.merge(&[], telling, notes, now())?),
+        let notes = notes(self.keys(), &at, Some(&marked), self.untold || !told.is_empty());
+        if self.status.silent.load(Relaxed) {
+            self.tell_index(&notes)?;
+        } else {
+            self.store.merge(&[], Telling::Each, &notes, now())?;
         }
-        self.on_their_way = told.map(|at| (at, None)).into_iter().collect();
+        self.on_their_way = told.into_iter().map(OnItsWay::reply).collect();
         self.version = None;
-        (self.place, self.mark) = (Some(place), Some(mark));
+        (self.place, self.mark, self.returned) = (Some(place), Some(mark.clone()), Some(mark));
         self.status.at(place.at);
         self.status.is_in_sync();
+        Ok(())
+    }
+
+    /// Has the index read the whole list, where it was not told of something; `notes` are remembered with it.
+    pub(super) fn tell_index(&mut self, notes: &[(&str, &str)]) -> Result<(), Fault> {
+        if self.status.silent.load(Relaxed) {
+            self.store.tell_all(notes)?;
+            self.status.silent.store(false, Relaxed);
+            self.version = None;
+        }
         Ok(())
     }
 
@@ -373,6 +435,13 @@ impl<'a> Session<'a> {
     pub(super) fn link(&mut self) -> &mut Link {
         &mut self.pusher.link
     }
+}
+
+/// What the database is to remember.
+fn notes<'n>(keys: &'n Keys, place: &'n str, mark: Option<&'n str>, untold: bool) -> Vec<(&'n str, &'n str)> {
+    let mut notes = vec![(NAMESPACE, keys.prefix()), (POSITION, place), (UNTOLD, if untold { "yes" } else { "" })];
+    notes.extend(mark.map(|mark| (MARK, mark)));
+    notes
 }
 
 /// Returns when there is an entry behind `position`, or [`BLOCK`] has passed.

@@ -7,9 +7,10 @@ use super::position::{Place, Position};
 use super::session::{Session, is_refusal, now};
 use super::share::{self, FILTERS, REPORTS, Shared, TELLER};
 use super::sort::{Page as Pairs, Sorted, Sorter};
-use crate::fleet::PARTS;
+use crate::fleet::{Link, PARTS, Patience, connect};
 use crate::mail::Address;
 use crate::store::{FullReport, Mark, Record, Telling};
+use redis::RedisResult;
 use redis::streams::StreamRangeReply;
 use std::collections::VecDeque;
 use std::io;
@@ -18,7 +19,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use tokio_util::task::AbortOnDropHandle;
 
-/// Records that are asked for at once.
+/// Records that are asked for at once: well below the time that a question about limits may take at the store.
 pub(super) const SCAN: usize = 2_000;
 
 /// Addresses that are joined in one transaction.
@@ -27,11 +28,11 @@ pub(super) const WINDOW: usize = 5_000;
 /// Records that are taken in by one transaction, where nothing is known here yet.
 const FIRST_WINDOW: usize = 50_000;
 
-/// Parts of the list that are asked for at once.
-const AT_ONCE: u16 = 8;
+/// Most parts of the list that are asked for at once, where there is little in them.
+const MOST_PARTS: usize = 64;
 
 /// Such questions that are with the store at a time: it looks for the next answer while the last one is read.
-const AHEAD: usize = 3;
+const AHEAD: usize = 2;
 
 /// Most changes that the index is told one by one: the feed holds a few times as many.
 const MOST_TOLD: u64 = 50_000;
@@ -39,35 +40,63 @@ const MOST_TOLD: u64 = 50_000;
 /// From so many records on, one relay after the other tells the store what it lost.
 const MANY: usize = 1_000;
 
-/// How long a relay waits for its turn before it tells the store all the same, and how long a turn lasts unless the
-/// relay goes on.
-const TURN_WAIT: Duration = Duration::from_secs(60);
+/// How long a turn lasts, unless the relay goes on; and how long the others wait for its end.
 const TURN_MS: u64 = 10_000;
+const TURN_WAIT: Duration = Duration::from_secs(600);
+
+/// How long an answer with parts of the list may take, by a way that others use as well.
+const SCAN_PATIENCE: Patience = Patience { connect: Duration::from_secs(2), answer: Duration::from_secs(60) };
 
 impl Session<'_> {
     /// Reads everything, and tells what the store lacks.
     pub(super) async fn snapshot(&mut self) -> Result<(), Fault> {
+        let read = self.read_everything().await;
+        // what is in the database by now is to be in force
+        read.and(self.tell_index(&[]))
+    }
+
+    async fn read_everything(&mut self) -> Result<(), Fault> {
+        let is_new = self.store.known_after("", 1)?.is_empty();
+        if !is_new {
+            self.let_others_tell().await?;
+        }
         let began = Instant::now();
+        self.untold = false;
         let anchor = self.anchor().await?;
         let mark = self.store.mark()?;
+        // no row has it, so that comparing would not find it
+        let mut taken_back = self.store.taken_back()?;
+        taken_back.retain(|(_, record)| !record.is_over(now()));
+        let mut told = self.answer(&taken_back).await?;
         let sorted = self.scan().await?;
-        let is_new = self.store.known_after("", 1)?.is_empty();
-        let Done { changed, told, telling, mut last } =
-            if is_new { self.fill(sorted, &mark).await? } else { self.compare(sorted).await? };
+        let is_new = is_new && self.store.known_after("", 1)?.is_empty();
+        let done = if is_new { self.fill(sorted, &mark).await? } else { self.compare(sorted).await? };
+        told.extend(done.places);
         self.hear_all().await?;
-        last = last.max(self.tell(&self.store.removed_by_filter()?).await?).max(self.tell_reports().await?);
+        told.extend(self.answer(&self.store.removed_by_filter()?).await?);
+        told.extend(self.tell_reports().await?);
         self.end_turn().await?;
-        self.status.applied.fetch_add(changed, Relaxed);
-        self.settle(anchor, mark, telling, last)?;
+        self.status.applied.fetch_add(done.changed, Relaxed);
+        self.settle(anchor, mark, told)?;
         self.status.snapshots.fetch_add(1, Relaxed);
         let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        tracing::info!(changed, told, ms, "This relay and the fleet's store know the same.");
+        let (changed, told) = (done.changed, done.told);
+        if self.untold {
+            tracing::info!(
+                changed,
+                told,
+                ms,
+                "This relay knows what the fleet's store has, which is yet to be told the rest."
+            );
+        } else {
+            tracing::info!(changed, told, ms, "This relay and the fleet's store know the same.");
+        }
         Ok(())
     }
 
     /// Joins what the store has with all that is known here.
     async fn compare(&mut self, mut sorted: Sorted) -> Result<Done, Fault> {
-        let (mut cursor, mut done) = (String::new(), Done::so_far(Telling::Each));
+        let (mut cursor, mut done) = (String::new(), Done::default());
         loop {
             let window = self.window(&mut sorted, &cursor)?;
             self.join(&window.records, &mut done).await?;
@@ -83,50 +112,59 @@ impl Session<'_> {
     /// Takes in what the store has where nothing was known here up to `mark`. What a command or an event writes meanwhile
     /// is in the feed, and told by it.
     async fn fill(&mut self, mut sorted: Sorted, mark: &Mark) -> Result<Done, Fault> {
-        let mut done = Done::so_far(Telling::Later);
+        let mut done = Done::default();
         let status = self.status;
         let mut broken = None;
-        let mut said = std::iter::from_fn(|| {
+        let records = std::iter::from_fn(|| {
             loop {
-                let pair = sorted.next().map_err(|error| broken = Some(error)).ok()??;
+                let pair = match sorted.next() {
+                    Ok(pair) => pair?,
+                    Err(error) => {
+                        broken.get_or_insert(error);
+                        return None;
+                    }
+                };
                 let record = share::read(pair, |name, why| status.cannot_read(name, why));
                 if record.is_some() {
                     return record;
                 }
             }
         });
+        // the first of them is waited for before the database is locked
+        let mut records = records.peekable();
         self.store.expect_millions(true)?;
-        loop {
-            let read = if self.store.mark()? == *mark {
-                let (changed, read) = self.store.fill(&mut said, FIRST_WINDOW, now())?;
-                done.changed += changed;
-                read
-            } else {
-                let records: Vec<_> = said.by_ref().take(WINDOW).collect();
-                self.join(&records, &mut done).await?;
-                records.len()
-            };
-            if read == 0 {
-                break;
+        self.status.silent.store(true, Relaxed);
+        while records.peek().is_some() {
+            match self.store.fill(&mut records, FIRST_WINDOW, now(), mark)? {
+                Some(changed) => done.changed += changed,
+                None => {
+                    let records: Vec<_> = records.by_ref().take(WINDOW).collect();
+                    self.join(&records, &mut done).await?;
+                }
             }
             // the runtime has others to serve
             tokio::task::yield_now().await;
         }
+        drop(records);
         self.store.expect_millions(false)?;
         broken.map_or(Ok(done), |error| Err(error.into()))
     }
 
     async fn join(&mut self, records: &[(Address, Record)], done: &mut Done) -> Result<(), Fault> {
-        if done.changed > MOST_TOLD {
-            done.telling = Telling::Later;
-        }
-        let merged = self.store.merge(records, done.telling, &[], now())?;
+        let telling = if done.changed > MOST_TOLD || self.status.silent.load(Relaxed) {
+            self.status.silent.store(true, Relaxed);
+            Telling::Later
+        } else {
+            Telling::Each
+        };
+        let merged = self.store.merge(records, telling, &[], now())?;
         done.changed += merged.changed;
         done.told += merged.to_tell.len();
-        if done.told > MANY {
-            self.take_turn().await?;
+        if done.told > MANY && !self.has_turn().await? {
+            self.untold = true;
+            return Ok(());
         }
-        done.last = done.last.max(self.tell(&merged.to_tell).await?);
+        done.places.extend(self.answer(&merged.to_tell).await?);
         Ok(())
     }
 
@@ -152,26 +190,25 @@ impl Session<'_> {
     pub(super) async fn scan(&mut self) -> Result<Sorted, Fault> {
         let folder = self.settings.database.parent().unwrap_or(Path::new("."));
         let mut sorter = Sorter::start(folder.to_owned())?;
-        let mut firsts = (0..PARTS).step_by(usize::from(AT_ONCE));
+        // nobody waits behind these answers, which may be long in coming
+        let link = connect(&self.settings.url, self.settings.ca.as_deref(), SCAN_PATIENCE).await?;
+        let (mut left, mut at_once) = (0..PARTS, 1);
         let mut asked = VecDeque::new();
         loop {
-            while asked.len() < AHEAD
-                && let Some(first) = firsts.next()
-            {
-                let (mut link, keys) = (self.link().clone(), self.keys().clone());
-                asked.push_back(AbortOnDropHandle::new(tokio::spawn(async move {
-                    let mut question = redis::pipe();
-                    for part in first..PARTS.min(first + AT_ONCE) {
-                        question.cmd("HGETALL").arg(keys.entries_part(part));
-                    }
-                    question.query_async::<Vec<Vec<RawPair>>>(&mut link).await
-                })));
+            while asked.len() < AHEAD && !left.is_empty() {
+                let some: Vec<String> = left.by_ref().take(at_once).map(|n| self.keys().entries_part(n)).collect();
+                asked.push_back(AbortOnDropHandle::new(tokio::spawn(parts(link.clone(), some))));
             }
             let Some(answered) = asked.pop_front() else { break };
             let parts = answered.await.map_err(io::Error::other)??;
             let mut pairs = Pairs::default();
             parts.iter().flatten().for_each(|(name, value)| pairs.push((name, value)));
+            let count: usize = parts.iter().map(Vec::len).sum();
+            at_once = (SCAN * parts.len() / count.max(1)).clamp(1, MOST_PARTS);
             sorter.push(pairs).await?;
+            if self.owns_turn {
+                self.has_turn().await?;
+            }
         }
         Ok(sorter.finish())
     }
@@ -192,15 +229,15 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Tells all reports that are kept here; where in the stream the last stands that the fleet did not know.
-    pub(super) async fn tell_reports(&mut self) -> Result<Option<Position>, Fault> {
-        let (mut after, mut told) = (0, None);
+    /// Tells all reports that are kept here; where in the stream those stand that the fleet did not know.
+    pub(super) async fn tell_reports(&mut self) -> Result<Vec<Position>, Fault> {
+        let (mut after, mut told) = (0, Vec::new());
         loop {
             let own = self.store.full_reports(after, SCAN)?;
             let Some((last, _)) = own.last() else { return Ok(told) };
             after = *last;
             let own: Vec<FullReport> = own.into_iter().map(|(_, report)| report).collect();
-            told = told.max(self.tell(&own).await?);
+            told.extend(self.answer(&own).await?);
         }
     }
 
@@ -248,31 +285,40 @@ impl Session<'_> {
         Ok(Window { records, end })
     }
 
-    /// Waits until no other relay tells the store what it lost.
-    async fn take_turn(&mut self) -> Result<(), Fault> {
-        let (lock, name) = (self.keys().of("turn"), self.settings.relay.name.clone());
-        let latest = Instant::now() + TURN_WAIT;
-        loop {
-            let mut question = redis::cmd("SET");
-            question.arg(&lock).arg(&name).arg("PX").arg(TURN_MS);
-            if !self.has_turn {
-                question.arg("NX");
+    /// Waits while another relay tells the store what it lost: the stream is too short for that, and what is read before its
+    /// end is read once more. What is changed here is told all the same.
+    async fn let_others_tell(&mut self) -> Result<(), Fault> {
+        let began = Instant::now();
+        while !self.owns_turn && began.elapsed() < TURN_WAIT {
+            let teller: Option<String> = redis::cmd("GET").arg(self.keys().of("turn")).query_async(self.link()).await?;
+            if teller.is_none_or(|teller| teller == self.settings.relay.name) {
+                break;
             }
-            let is_ours: Option<String> = match question.query_async(self.link()).await {
-                // then it takes no records either
-                Err(error) if is_refusal(&error) => return Ok(()),
-                answered => answered?,
-            };
-            if is_ours.is_some() || Instant::now() > latest {
-                self.has_turn = is_ours.is_some();
-                return Ok(());
-            }
+            self.push_changes().await?;
             tokio::time::sleep(Duration::from_millis(100 + fastrand::u64(..400))).await;
         }
+        Ok(())
+    }
+
+    /// Whether it is this relay's turn to tell the store what it lost. It is so for a while, and longer if asked again.
+    pub(super) async fn has_turn(&mut self) -> Result<bool, Fault> {
+        let mut question = redis::cmd("SET");
+        question.arg(self.keys().of("turn")).arg(&self.settings.relay.name).arg("PX").arg(TURN_MS);
+        if !self.owns_turn {
+            question.arg("NX");
+        }
+        self.owns_turn = match question.query_async::<Option<String>>(self.link()).await {
+            Err(error) if is_refusal(&error) => {
+                self.is_refused(&error);
+                false
+            }
+            answered => answered?.is_some(),
+        };
+        Ok(self.owns_turn)
     }
 
     async fn end_turn(&mut self) -> Result<(), Fault> {
-        if std::mem::take(&mut self.has_turn) {
+        if std::mem::take(&mut self.owns_turn) {
             let lock = self.keys().of("turn");
             let _: i64 = redis::cmd("DEL").arg(lock).query_async(self.link()).await?;
         }
@@ -280,19 +326,24 @@ impl Session<'_> {
     }
 }
 
-/// What came of reading everything.
-struct Done {
-    changed: u64,
-    told: usize,
-    telling: Telling,
-    /// Where in the stream the last of what was told stands.
-    last: Option<Position>,
+/// Some parts of the list.
+async fn parts(mut link: Link, keys: Vec<String>) -> RedisResult<Vec<Vec<RawPair>>> {
+    let mut question = redis::pipe();
+    keys.iter().for_each(|key| {
+        question.cmd("HGETALL").arg(key);
+    });
+    question.query_async(&mut link).await
 }
 
-impl Done {
-    fn so_far(telling: Telling) -> Self {
-        Self { changed: 0, told: 0, telling, last: None }
-    }
+/// What came of reading everything.
+#[derive(Default)]
+struct Done {
+    /// Addresses of which more is known here.
+    changed: u64,
+    /// Addresses of which the store knew less.
+    told: usize,
+    /// Where in the stream they stand.
+    places: Vec<Position>,
 }
 
 /// An address that the store may not know.

@@ -2,7 +2,7 @@
 
 use super::super::{Roster, StoreUrl};
 use super::Fault;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
@@ -26,6 +26,8 @@ pub struct Status {
     pub snapshots: AtomicU64,
     /// Records that could not be read.
     pub unreadable: AtomicU64,
+    /// Whether there is something in the database that the index was not told of.
+    pub(super) silent: AtomicBool,
     /// Milliseconds, by the store's clock, that the newest entry of the stream waits here; 0: nothing waits.
     pub lag_ms: AtomicU64,
 }
@@ -109,7 +111,9 @@ impl Status {
         if !std::mem::replace(&mut now.told_away, true) {
             let what = match fault {
                 Fault::Fleet(_) => "The fleet's store is away",
-                Fault::Own(_) | Fault::Sort(_) | Fault::Replaced => "This relay does not follow its fleet",
+                Fault::Own(_) | Fault::Sort(_) | Fault::Replaced | Fault::Replica => {
+                    "This relay does not follow its fleet"
+                }
             };
             tracing::warn!(store = %url, "{what}: {fault}. It goes on with what it knows, and tries again.");
         }

@@ -152,7 +152,14 @@ fn a_list_that_is_filled_is_as_one_that_was_joined() {
             (address, if n % 3 == 0 { fact.join(Record::removed((NOW + 20) * 1000)) } else { fact })
         })
         .collect();
-    assert_eq!(filled.fill(&mut said.clone().into_iter(), 100, NOW), Ok((50, 50)));
+    let mark = filled.mark().expect("mark");
+    let mut rest = said.clone().into_iter();
+    assert_eq!(filled.fill(&mut rest, 30, NOW, &mark), Ok(Some(30)));
+    assert_eq!(filled.fill(&mut rest, 100, NOW, &mark), Ok(Some(20)));
+    filled.tell_all(&[]).expect("tell");
+    let mut unread = said.clone().into_iter();
+    assert_eq!(filled.fill(&mut unread, 100, NOW, &mark), Ok(None), "the list was changed");
+    assert_eq!(unread.len(), said.len());
     assert_eq!(joined.merge(&said, Telling::Each, &[], NOW).expect("merge").changed, 50);
     for (address, _) in &said {
         assert_eq!(filled.record(address.as_str()), joined.record(address.as_str()), "{address:?}");
