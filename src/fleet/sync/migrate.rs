@@ -1,6 +1,7 @@
 //! Taking a list into a fleet, and out of it, at an operator's word.
 
 use super::session::{Session, now};
+use super::share::{FILTERS, REPORTS};
 use super::snapshot::WINDOW;
 use super::{Fault, Settings, Status};
 use crate::mail::Address;
@@ -85,7 +86,8 @@ impl Session<'_> {
                 break;
             }
         }
-        self.hear_all().await?;
+        self.hear_all(FILTERS).await?;
+        self.hear_all(REPORTS).await?;
         Ok(migrated)
     }
 }

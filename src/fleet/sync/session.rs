@@ -32,8 +32,10 @@ const REPLICA: Duration = Duration::from_secs(30);
 const PUSH_RETRY: Duration = Duration::from_millis(500);
 const LONGEST_PUSH_RETRY: Duration = Duration::from_secs(60);
 
-/// How often a relay that left something untold asks whether it is its turn.
+/// How often a relay that left something untold asks whether it is its turn, and at most, once it read everything and the
+/// store did not take it.
 const TURN_RETRY: Duration = Duration::from_secs(1);
+const LONGEST_TURN_RETRY: Duration = Duration::from_secs(600);
 
 /// Entries of the stream, and lines of the feed, that are taken at once.
 const BATCH: usize = 500;
@@ -69,10 +71,13 @@ pub(super) struct Session<'a> {
     retry: Duration,
     /// Whether this relay knows what the store was not told, and the feed does not have: everything is to be compared.
     pub(super) untold: bool,
-    /// When this relay last asked for its turn.
+    /// When this relay last asked for its turn, and how long it waits before it does again.
     asked: Instant,
+    asks_after: Duration,
     /// The store's clock less ours, milliseconds.
     ahead_ms: i64,
+    /// What the store has as the turn's while it is this relay's.
+    pub(super) turn: String,
     pub(super) owns_turn: bool,
     pub(super) sweep: Sweep,
 }
@@ -123,10 +128,13 @@ impl<'a> Session<'a> {
             returned: None,
             version: None,
             began: Instant::now(),
-            refused: None,
+            // then the store is tried first
+            refused: untold.then(Instant::now),
             retry: PUSH_RETRY,
             untold,
             asked: Instant::now(),
+            asks_after: TURN_RETRY,
+            turn: format!("{} {:016x}", settings.relay.name, fastrand::u64(..)),
             ahead_ms,
             owns_turn: false,
             sweep: Sweep::default(),
@@ -197,9 +205,10 @@ impl<'a> Session<'a> {
         let position = place.at.to_string();
         let stream = self.keys().of("changes");
         let mut questions = redis::pipe();
-        questions.cmd("XRANGE").arg(&stream).arg(&position).arg(&position).arg("COUNT").arg(1);
+        // in this order: what is cut off between the two is not passed over
         questions.cmd("XREAD").arg("COUNT").arg(BATCH).arg("STREAMS").arg(&stream).arg(&position);
-        let (here, news): (StreamRangeReply, Option<StreamReadReply>) = questions.query_async(self.link()).await?;
+        questions.cmd("XRANGE").arg(&stream).arg(&position).arg(&position).arg("COUNT").arg(1);
+        let (news, here): (Option<StreamReadReply>, StreamRangeReply) = questions.query_async(self.link()).await?;
         if here.ids.first().and_then(Place::of) != Some(place) {
             return Ok(None);
         }
@@ -303,7 +312,7 @@ impl<'a> Session<'a> {
 
     /// Compares everything once it is this relay's turn, where it left something untold.
     async fn take_up(&mut self) -> Result<(), Fault> {
-        if self.untold && self.refused.is_none() && self.asked.elapsed() >= TURN_RETRY {
+        if self.untold && self.refused.is_none() && self.asked.elapsed() >= self.asks_after {
             self.asked = Instant::now();
             if self.has_turn().await? {
                 self.place = None;
@@ -323,7 +332,7 @@ impl<'a> Session<'a> {
                 if self.leads_to_a_replica(&error) {
                     return Err(Fault::Replica);
                 }
-                self.refused = Some(Instant::now());
+                self.is_refused(&error);
                 return Ok(false);
             }
             Err(fault) => return Err(fault),
@@ -388,6 +397,9 @@ impl<'a> Session<'a> {
         self.on_their_way = told.into_iter().map(OnItsWay::reply).collect();
         self.version = None;
         (self.place, self.mark, self.returned) = (Some(place), Some(mark.clone()), Some(mark));
+        let in_vain = self.untold && self.owns_turn;
+        self.asks_after = if in_vain { (self.asks_after * 2).min(LONGEST_TURN_RETRY) } else { TURN_RETRY };
+        self.asked = Instant::now();
         self.status.at(place.at);
         self.status.is_in_sync();
         Ok(())

@@ -10,11 +10,12 @@ use super::sort::{Page as Pairs, Sorted, Sorter};
 use crate::fleet::{Link, PARTS, Patience, connect};
 use crate::mail::Address;
 use crate::store::{FullReport, Mark, Record, Telling};
-use redis::RedisResult;
 use redis::streams::StreamRangeReply;
+use redis::{RedisResult, Script};
 use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
+use std::sync::LazyLock;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use tokio_util::task::AbortOnDropHandle;
@@ -68,16 +69,17 @@ impl Session<'_> {
         let mut taken_back = self.store.taken_back()?;
         taken_back.retain(|(_, record)| !record.is_over(now()));
         let mut told = self.answer(&taken_back).await?;
+        self.hear_all(FILTERS).await?;
         let sorted = self.scan().await?;
         let is_new = is_new && self.store.known_after("", 1)?.is_empty();
         let done = if is_new { self.fill(sorted, &mark).await? } else { self.compare(sorted).await? };
         told.extend(done.places);
-        self.hear_all().await?;
+        self.hear_all(REPORTS).await?;
         told.extend(self.answer(&self.store.removed_by_filter()?).await?);
         told.extend(self.tell_reports().await?);
-        self.end_turn().await?;
         self.status.applied.fetch_add(done.changed, Relaxed);
         self.settle(anchor, mark, told)?;
+        self.end_turn().await?;
         self.status.snapshots.fetch_add(1, Relaxed);
         let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let (changed, told) = (done.changed, done.told);
@@ -100,6 +102,7 @@ impl Session<'_> {
         loop {
             let window = self.window(&mut sorted, &cursor)?;
             self.join(&window.records, &mut done).await?;
+            self.keep_turn().await?;
             match window.end {
                 Some(end) => cursor = end,
                 None => return Ok(done),
@@ -206,25 +209,21 @@ impl Session<'_> {
             let count: usize = parts.iter().map(Vec::len).sum();
             at_once = (SCAN * parts.len() / count.max(1)).clamp(1, MOST_PARTS);
             sorter.push(pairs).await?;
-            if self.owns_turn {
-                self.has_turn().await?;
-            }
+            self.keep_turn().await?;
         }
         Ok(sorter.finish())
     }
 
-    /// Takes in all reports and filters.
-    pub(super) async fn hear_all(&mut self) -> Result<(), Fault> {
-        for hash in [FILTERS, REPORTS] {
-            let mut cursor = Some(0);
-            while let Some(at) = cursor {
-                let Page { pairs, next } = self.page(&self.keys().of(hash), at).await?;
-                match hash {
-                    REPORTS => self.hear(&self.read_all(&pairs), &[])?,
-                    _ => self.hear(&[], &self.read_all(&pairs))?,
-                }
-                cursor = next;
+    /// Takes in all reports, or all filters.
+    pub(super) async fn hear_all(&mut self, hash: &str) -> Result<(), Fault> {
+        let mut cursor = Some(0);
+        while let Some(at) = cursor {
+            let Page { pairs, next } = self.page(&self.keys().of(hash), at).await?;
+            match hash {
+                REPORTS => self.hear(&self.read_all(&pairs), &[])?,
+                _ => self.hear(&[], &self.read_all(&pairs))?,
             }
+            cursor = next;
         }
         Ok(())
     }
@@ -288,41 +287,53 @@ impl Session<'_> {
     /// Waits while another relay tells the store what it lost: the stream is too short for that, and what is read before its
     /// end is read once more. What is changed here is told all the same.
     async fn let_others_tell(&mut self) -> Result<(), Fault> {
-        let began = Instant::now();
-        while !self.owns_turn && began.elapsed() < TURN_WAIT {
-            let teller: Option<String> = redis::cmd("GET").arg(self.keys().of("turn")).query_async(self.link()).await?;
-            if teller.is_none_or(|teller| teller == self.settings.relay.name) {
-                break;
-            }
+        let (began, mut first) = (Instant::now(), None);
+        loop {
             self.push_changes().await?;
+            let teller: Option<String> = redis::cmd("GET").arg(self.keys().of("turn")).query_async(self.link()).await?;
+            let Some(teller) = teller.filter(|teller| *teller != self.turn) else { return Ok(()) };
+            // the turns of those that come after it are short
+            if *first.get_or_insert_with(|| teller.clone()) != teller || began.elapsed() > TURN_WAIT {
+                return Ok(());
+            }
             tokio::time::sleep(Duration::from_millis(100 + fastrand::u64(..400))).await;
         }
-        Ok(())
     }
 
     /// Whether it is this relay's turn to tell the store what it lost. It is so for a while, and longer if asked again.
     pub(super) async fn has_turn(&mut self) -> Result<bool, Fault> {
-        let mut question = redis::cmd("SET");
-        question.arg(self.keys().of("turn")).arg(&self.settings.relay.name).arg("PX").arg(TURN_MS);
-        if !self.owns_turn {
-            question.arg("NX");
-        }
-        self.owns_turn = match question.query_async::<Option<String>>(self.link()).await {
+        self.owns_turn = match self.ask_turn(TURN_MS).await {
             Err(error) if is_refusal(&error) => {
                 self.is_refused(&error);
                 false
             }
-            answered => answered?.is_some(),
+            answered => answered?,
         };
         Ok(self.owns_turn)
     }
 
-    async fn end_turn(&mut self) -> Result<(), Fault> {
-        if std::mem::take(&mut self.owns_turn) {
-            let lock = self.keys().of("turn");
-            let _: i64 = redis::cmd("DEL").arg(lock).query_async(self.link()).await?;
+    async fn keep_turn(&mut self) -> Result<(), Fault> {
+        if self.owns_turn {
+            self.has_turn().await?;
         }
         Ok(())
+    }
+
+    async fn end_turn(&mut self) -> Result<(), Fault> {
+        if std::mem::take(&mut self.owns_turn) {
+            match self.ask_turn(0).await {
+                // it ends by itself
+                Err(error) if is_refusal(&error) => {}
+                answered => drop(answered?),
+            }
+        }
+        Ok(())
+    }
+
+    async fn ask_turn(&mut self, ms: u64) -> RedisResult<bool> {
+        static TURN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("turn.lua")));
+        let (key, who) = (self.keys().of("turn"), self.turn.clone());
+        TURN.key(key).arg(who).arg(ms).invoke_async(self.link()).await
     }
 }
 

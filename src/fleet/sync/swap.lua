@@ -10,8 +10,9 @@ for i = 4, #ARGV, 3 do
   elseif new == '' then
     redis.call('HDEL', hash, name)
   else
-    redis.call('HSET', hash, name, new)
+    -- told first: what stands and was not told would never be
     told = redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], '*', ARGV[3], name, 'r', new, 'o', ARGV[1])
+    redis.call('HSET', hash, name, new)
   end
 end
 return {told, changed}
