@@ -2,8 +2,8 @@
 //! them in one slot, where scripts and transactions may touch them together
 //! (<https://valkey.io/topics/cluster-spec/>, "Hash tags").
 
-/// The list is kept in so many hashes: of ten million entries each is read whole in about a millisecond of the store's
-/// time, several times as fast as one hash of all of them is gone through.
+/// The list is kept in so many hashes: of ten million entries each is read whole in some four milliseconds of the
+/// store's time, several times as fast as one hash of all of them is gone through.
 pub const PARTS: u16 = 4_096;
 
 /// The names below one namespace.

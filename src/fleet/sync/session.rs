@@ -156,7 +156,8 @@ impl<'a> Session<'a> {
         loop {
             self.catch_up().await?;
             let (link, stream) = (self.waiting.clone(), self.keys().of("changes"));
-            let mut news = std::pin::pin!(wait_for_news(link, stream, self.at().unwrap_or_default()));
+            let position = self.place.map(|place| place.at).unwrap_or_default();
+            let mut news = std::pin::pin!(wait_for_news(link, stream, position));
             loop {
                 tokio::select! {
                     answered = &mut news => {
@@ -231,9 +232,9 @@ impl<'a> Session<'a> {
             return Ok(());
         }
         // a reply is not in the feed: until it came back, this place is where a new session begins
-        let waits = self.on_their_way.iter().any(|told| !told.is_in_feed);
+        let awaits_reply = self.on_their_way.iter().any(|told| !told.is_in_feed);
         let (place, mark) = (last.to_string(), self.returned.as_ref().map(Mark::to_string));
-        let notes = if waits { Vec::new() } else { notes(self.keys(), &place, mark.as_deref(), self.untold) };
+        let notes = if awaits_reply { Vec::new() } else { notes(self.keys(), &place, mark.as_deref(), self.untold) };
         let merged = self.store.merge(&said, Telling::Each, &notes, now())?;
         self.version = None;
         self.place = Some(last);
@@ -314,7 +315,7 @@ impl<'a> Session<'a> {
     async fn take_up(&mut self) -> Result<(), Fault> {
         if self.untold && self.refused.is_none() && self.asked.elapsed() >= self.asks_after {
             self.asked = Instant::now();
-            if self.has_turn().await? {
+            if self.take_turn().await? {
                 self.place = None;
             }
         }
@@ -332,7 +333,7 @@ impl<'a> Session<'a> {
                 if self.leads_to_a_replica(&error) {
                     return Err(Fault::Replica);
                 }
-                self.is_refused(&error);
+                self.note_refusal(&error);
                 return Ok(false);
             }
             Err(fault) => return Err(fault),
@@ -360,7 +361,7 @@ impl<'a> Session<'a> {
         }
         match self.pusher.push(things).await {
             Err(Fault::Fleet(error)) if is_refusal(&error) => {
-                self.is_refused(&error);
+                self.note_refusal(&error);
                 self.retry = (self.retry * 2).min(LONGEST_PUSH_RETRY);
                 Ok(None)
             }
@@ -371,8 +372,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// The store takes no changes.
-    pub(super) fn is_refused(&mut self, error: &redis::RedisError) {
+    /// Notes that the store takes no changes.
+    pub(super) fn note_refusal(&mut self, error: &redis::RedisError) {
         self.status.cannot_push(&self.settings.url, error);
         self.refused = Some(Instant::now());
     }
@@ -434,10 +435,6 @@ impl<'a> Session<'a> {
             self.version = None;
         }
         Ok(())
-    }
-
-    fn at(&self) -> Option<Position> {
-        self.place.map(|place| place.at)
     }
 
     pub(super) fn keys(&self) -> &'a Keys {

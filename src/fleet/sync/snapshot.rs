@@ -163,7 +163,7 @@ impl Session<'_> {
         let merged = self.store.merge(records, telling, &[], now())?;
         done.changed += merged.changed;
         done.told += merged.to_tell.len();
-        if done.told > MANY && !self.has_turn().await? {
+        if done.told > MANY && !self.take_turn().await? {
             self.untold = true;
             return Ok(());
         }
@@ -300,11 +300,11 @@ impl Session<'_> {
         }
     }
 
-    /// Whether it is this relay's turn to tell the store what it lost. It is so for a while, and longer if asked again.
-    pub(super) async fn has_turn(&mut self) -> Result<bool, Fault> {
+    /// Takes, or keeps, the turn to tell the store what it lost; whether it is this relay's now. It is so for a while.
+    pub(super) async fn take_turn(&mut self) -> Result<bool, Fault> {
         self.owns_turn = match self.ask_turn(TURN_MS).await {
             Err(error) if is_refusal(&error) => {
-                self.is_refused(&error);
+                self.note_refusal(&error);
                 false
             }
             answered => answered?,
@@ -314,7 +314,7 @@ impl Session<'_> {
 
     async fn keep_turn(&mut self) -> Result<(), Fault> {
         if self.owns_turn {
-            self.has_turn().await?;
+            self.take_turn().await?;
         }
         Ok(())
     }
